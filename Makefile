@@ -1,0 +1,38 @@
+# Everyday commands; `make help` lists them. The first two are all a newcomer needs.
+.DEFAULT_GOAL := help
+.PHONY: demo test setup build fmt lint doc bench clean help
+
+FOLDD := $(or $(CARGO_TARGET_DIR),target)/release/foldd
+
+demo: setup build ## start everything with sample data; FOR=30s ends it by itself, ARGS go to `foldd demo`
+	@$(abspath $(FOLDD)) demo $(if $(FOR),--for $(FOR)) $(ARGS)
+
+test: setup ## everything that must hold: format, lints, documentation, tests
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	cargo test
+
+setup: ## get what is missing: a C compiler and PostgreSQL's server programs
+	@deploy/setup.sh
+
+build: ## build the release binary
+	cargo build --release
+
+fmt: ## format the code
+	cargo fmt
+
+lint: ## let clippy read all of it, as `make test` does
+	cargo clippy --all-targets -- -D warnings
+
+doc: ## build the library's documentation
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+bench: setup ## measure
+	cargo bench
+
+clean: ## remove what was built
+	cargo clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,0 +1,73 @@
+-- The daemon's books: who runs, who holds what, how far each subscription has come.
+--
+-- The checkpoint is (last_transaction_id, last_position): the cursor of the last event scanned. It moves
+-- only through es_advance, in the transaction that applied the events, and only for the holder of the
+-- newest fence token who still knows where it stood.
+
+create table es_replicas (
+    replica_id   uuid        not null,
+    host         text        not null,
+    process_id   integer     not null,
+    version      text        not null,
+    draining     boolean     not null default false,
+    started_at   timestamptz not null default clock_timestamp(),
+    heartbeat_at timestamptz not null default clock_timestamp(),
+    lease_until  timestamptz not null,
+    constraint es_replicas_pkey primary key (replica_id)
+) with (fillfactor = 50);
+
+comment on column es_replicas.lease_until is
+    'Everything this replica holds is its own until then, by this server''s clock. One row renews all leases.';
+
+alter table es_subscriptions add constraint es_subscriptions_holder_fkey
+    foreign key (holder) references es_replicas (replica_id);
+
+comment on column es_subscriptions.categories is 'What it reads; null: every category.';
+comment on column es_subscriptions.applied_position is 'The last event that a handler wanted; the checkpoint may be past it.';
+
+create index es_subscriptions_holder_idx on es_subscriptions (holder);
+
+-- One row while the server lives. Unlogged tables are emptied by a crash and by a promotion, which are the
+-- two moments after which xids may be given out a second time. A horizon carries the incarnation it was
+-- seen in; es_enter refuses one of an earlier life.
+create unlogged table es_incarnation (
+    only_row    boolean not null default true,
+    incarnation uuid    not null default gen_random_uuid(),
+    constraint es_incarnation_pkey primary key (only_row),
+    constraint es_incarnation_only_row_check check (only_row)
+);
+
+-- Which projections this database knows, and their definitions: any replica can run any version.
+create table es_projections (
+    projection_name text        not null,
+    version         integer     not null,
+    generation      integer     not null default 1,
+    projection_id   text        generated always as (
+        projection_name || '@' || version || case when generation > 1 then '.' || generation else '' end) stored,
+    role            text        not null,
+    kind            text        not null,
+    schema_name     text        not null,
+    schema_oid      oid         not null,
+    definition      jsonb       not null,
+    created_at      timestamptz not null default now(),
+    live_at         timestamptz,
+    constraint es_projections_pkey primary key (projection_name, version, generation),
+    constraint es_projections_role_check check (role in ('live', 'building', 'previous')),
+    constraint es_projections_kind_check check (kind in ('sql', 'rust'))
+);
+
+create unique index es_projections_projection_id_key on es_projections (projection_id);
+create unique index es_projections_live_key on es_projections (projection_name) where role = 'live';
+
+-- What each holder last published about its subscriptions, for whoever asks from elsewhere. A projection that
+-- could not be built has a line here and no subscription.
+create table es_phases (
+    subscription_id   text        not null,
+    phase             text        not null,
+    error             jsonb,
+    events_per_second double precision not null default 0,
+    lag_events        bigint      not null default 0,
+    lag_seconds       double precision not null default 0,
+    changed_at        timestamptz not null default clock_timestamp(),
+    constraint es_phases_pkey primary key (subscription_id)
+) with (fillfactor = 50);

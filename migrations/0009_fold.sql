@@ -1,0 +1,131 @@
+-- What every batch does in the same words: enter behind the fence, read the page, advance.
+--
+--     FD001  the lease was lost: somebody holds a newer fence token
+--     FD002  the checkpoint is not where this holder left it
+--     FD003  the horizon is of an earlier life of this server
+
+create schema foldd;
+comment on schema foldd is 'What foldd compiles projections into. Nothing here is yours to call.';
+
+-- First statement of every batch. Checks the fence, holding off nobody: `for key share` lets a takeover
+-- through, which es_advance then notices. Only afterwards, in a later statement and so with a newer
+-- snapshot, it asks where the projection's tables are, by OID: a cut-over renames schemas, and a name read
+-- before waiting would write into the other version's tables. Returns the search path of the handlers.
+create function foldd.es_enter(
+    subscription_id text, fence_token bigint, incarnation uuid, schema_oid oid, extension_schemas text[], bulk boolean)
+returns text
+language plpgsql volatile
+set search_path from current
+as $$
+#variable_conflict use_column
+declare
+    home text;
+begin
+    perform 1 from es_subscriptions s
+    where s.subscription_id = es_enter.subscription_id and s.fence_token = es_enter.fence_token
+    for key share;
+    if not found then
+        raise exception 'subscription % has a newer holder than fence token %',
+            es_enter.subscription_id, es_enter.fence_token using errcode = 'FD001';
+    end if;
+    if not exists (select from es_incarnation i where i.incarnation = es_enter.incarnation) then
+        raise exception 'the horizon was seen before the server restarted' using errcode = 'FD003';
+    end if;
+    select n.nspname into home from pg_namespace n where n.oid = es_enter.schema_oid;
+    if not found then
+        raise exception 'the schema of subscription % is gone (oid %)', es_enter.subscription_id, es_enter.schema_oid
+            using errcode = 'invalid_schema_name',
+                  hint = 'Its tables were dropped or restored from a dump behind foldd''s back.';
+    end if;
+    return concat_ws(', ', quote_ident(home), case when es_enter.bulk then 'foldd_bulk' end, 'foldd',
+                     (select string_agg(quote_ident(x), ', ' order by nth)
+                      from unnest(es_enter.extension_schemas) with ordinality as given (x, nth)),
+                     'pg_catalog', 'pg_temp');
+end
+$$;
+
+-- Last statement of every batch: compare and set. The fence alone would apply a batch twice after a commit
+-- whose answer was lost; the old cursor alone would trust a holder that was replaced.
+create function es_advance(
+    subscription_id text, fence_token bigint, old_transaction_id xid8, old_position bigint,
+    new_transaction_id xid8, new_position bigint, applied_position bigint) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+#variable_conflict use_column
+declare
+    held bigint;
+begin
+    update es_subscriptions s
+    set last_transaction_id = es_advance.new_transaction_id,
+        last_position = es_advance.new_position,
+        applied_position = greatest(s.applied_position, es_advance.applied_position),
+        updated_at = now()
+    where s.subscription_id = es_advance.subscription_id
+      and s.fence_token = es_advance.fence_token
+      and s.last_transaction_id = es_advance.old_transaction_id
+      and s.last_position = es_advance.old_position
+      and (es_advance.new_transaction_id, es_advance.new_position)
+            >= (es_advance.old_transaction_id, es_advance.old_position);
+    if found then
+        return;
+    end if;
+    select s.fence_token into held from es_subscriptions s where s.subscription_id = es_advance.subscription_id;
+    if held is distinct from es_advance.fence_token then
+        raise exception 'subscription % has a newer holder than fence token %',
+            es_advance.subscription_id, es_advance.fence_token using errcode = 'FD001';
+    end if;
+    raise exception 'the checkpoint of subscription % is not at %:% any more',
+        es_advance.subscription_id, es_advance.old_transaction_id, es_advance.old_position using errcode = 'FD002';
+end
+$$;
+
+comment on function es_advance(text, bigint, xid8, bigint, xid8, bigint, bigint) is
+    'Moves a checkpoint by compare-and-set on fence token and old cursor; raises FD001 or FD002, else it has moved.';
+
+-- The relation `batch` of set-based handlers. The bounds come from settings of the transaction, which the
+-- planner cannot see: shown to it, it took them for rare values and misplanned joins by a factor of 500.
+-- It exists twice, announced as a small page and as a large one: while far behind, the second makes the
+-- planner choose hash joins over hundreds of thousands of index probes.
+create schema foldd_bulk;
+comment on schema foldd_bulk is 'The relation `batch` as it is planned while a projection is far behind.';
+
+do $do$
+declare
+    home record;
+begin
+    for home in select * from (values ('foldd', 1000), ('foldd_bulk', 200000)) as given (name, announced) loop
+        execute format($create$
+            create function %1$I.es_page() returns setof es_events
+            language plpgsql stable rows %2$s
+            set search_path from current
+            as $$
+            begin
+                return query select * from es_read_after(
+                    nullif(current_setting('foldd.categories'), '')::text[],
+                    current_setting('foldd.after_transaction_id')::xid8,
+                    current_setting('foldd.after_position')::bigint,
+                    current_setting('foldd.page_events')::bigint,
+                    current_setting('foldd.horizon')::xid8);
+            end
+            $$
+        $create$, home.name, home.announced);
+        execute format('create view %1$I.batch as select * from %1$I.es_page()', home.name);
+    end loop;
+end
+$do$;
+
+-- What a compiled projection returns: how far it came, or which event failed and how.
+create type foldd.es_outcome as (
+    scanned         bigint,
+    skipped         bigint,
+    transaction_id  xid8,
+    global_position bigint,
+    oldest_seconds  double precision,
+    failed_position bigint,
+    sqlstate        text,
+    message         text,
+    detail          text,
+    hint            text,
+    context         text
+);

@@ -1,0 +1,87 @@
+//! The projections that the configuration names: files read, parsed, and joined with what overrides them.
+
+use std::fs;
+use std::path::Path;
+
+use super::Failure;
+use crate::config::Loaded;
+use crate::projection::Projection;
+use crate::projection::file::{MAX_FILE_BYTES, ProjectionFile};
+use crate::projection::settings::{OnError, Settings};
+
+/// Every projection of the configuration, in the order of their names.
+///
+/// # Errors
+/// With everything that is wrong in any of the files, one line each.
+pub(crate) fn projections(loaded: &Loaded) -> Result<Vec<Projection>, Failure> {
+    let paths = loaded.projection_paths()?;
+    let (projections, mut faults) = read_all(paths.iter().map(AsRef::as_ref), loaded);
+    let names: Vec<&str> = paths.iter().filter_map(|path| path.file_stem()?.to_str()).collect();
+    if let Err(error) = loaded.check_overrides(&names) {
+        faults.push(error.to_string());
+    }
+    all_or_faults(projections, &faults)
+}
+
+/// The projections of these files alone.
+///
+/// # Errors
+/// With everything that is wrong in any of them, one line each.
+pub(crate) fn projections_of<'p>(
+    paths: impl Iterator<Item = &'p Path>,
+    loaded: &Loaded,
+) -> Result<Vec<Projection>, Failure> {
+    let (projections, faults) = read_all(paths, loaded);
+    all_or_faults(projections, &faults)
+}
+
+fn all_or_faults(projections: Vec<Projection>, faults: &[String]) -> Result<Vec<Projection>, Failure> {
+    if faults.is_empty() { Ok(projections) } else { Err(Failure::Usage(faults.join("\n"))) }
+}
+
+fn read_all<'p>(paths: impl Iterator<Item = &'p Path>, loaded: &Loaded) -> (Vec<Projection>, Vec<String>) {
+    let (mut projections, mut faults) = (Vec::new(), Vec::new());
+    for path in paths {
+        match read(path, loaded) {
+            Ok(projection) => projections.push(projection),
+            Err(mut wrong) => faults.append(&mut wrong),
+        }
+    }
+    (projections, faults)
+}
+
+fn read(path: &Path, loaded: &Loaded) -> Result<Projection, Vec<String>> {
+    let label = path.display().to_string();
+    let unreadable = |why: String| vec![format!("{label}: {why}")];
+    let size = fs::metadata(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?.len();
+    if size > MAX_FILE_BYTES as u64 {
+        return Err(unreadable(format!("has {size} bytes; a projection file has at most {MAX_FILE_BYTES}")));
+    }
+    let bytes = fs::read(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        unreadable(format!("is not UTF-8 at byte {at}; save it as UTF-8 text"))
+    })?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let file = ProjectionFile::parse(&name, &label, &text)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let overrides = loaded.config.projections.get(file.name.as_str());
+    let overrides = overrides.map_or_else(Settings::default, |given| given.settings());
+    let projection = Projection::of_file(&file, &overrides).map_err(|error| unreadable(error.to_string()))?;
+    refuse_unsupported(&projection.settings).map_err(unreadable)?;
+    Ok(projection)
+}
+
+/// Settings whose machinery this release does not have: refused, since ignoring them would be a lie.
+fn refuse_unsupported(settings: &Settings) -> Result<(), String> {
+    if settings.on_error.is_some_and(|on_error| on_error != OnError::Halt) {
+        return Err("on_error knows only \"halt\" in this release; write that or leave it out".to_owned());
+    }
+    if settings.partitions.is_some_and(|partitions| partitions > 1) {
+        return Err("partitions must be 1 in this release; write that or leave it out".to_owned());
+    }
+    if settings.events_per_second.is_some() {
+        return Err("events_per_second is not known in this release; leave it out".to_owned());
+    }
+    Ok(())
+}

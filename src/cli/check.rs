@@ -1,0 +1,55 @@
+//! `foldd check`: validates configuration and projection files against the database, building nothing.
+
+use std::path::PathBuf;
+
+use super::args::Check;
+use super::{Failure, catalog, connect, print};
+use crate::config::Loaded;
+use crate::engine::build::check;
+use crate::projection::Projection;
+
+pub(super) async fn run(args: &Check, loaded: &Loaded) -> Result<(), Failure> {
+    let projections = if args.files.is_empty() {
+        catalog::projections(loaded)?
+    } else {
+        catalog::projections_of(args.files.iter().map(PathBuf::as_path), loaded)?
+    };
+    if projections.is_empty() {
+        return Err(Failure::Usage(
+            "no projection files: name the folder that has them as projection_dirs in foldd.toml".to_owned(),
+        ));
+    }
+    if !loaded.has_database() {
+        print(&format!(
+            "{} parsed; name a database, and each statement is planned there too",
+            count(&projections)
+        ))?;
+        return Ok(());
+    }
+    let mut conn = connect(loaded).await?;
+    let mut wrong = Vec::new();
+    for projection in &projections {
+        match check(&mut conn, projection).await {
+            Ok(()) => print(&format!(
+                "{}@{}: right, {}",
+                projection.name,
+                projection.version,
+                projection.definition.summary()
+            ))?,
+            Err(error) => wrong.push(text(&error.trouble(), projection)),
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::Usage(wrong.join("\n"))) }
+}
+
+fn text(trouble: &crate::ledger::phases::Trouble, projection: &Projection) -> String {
+    let place = trouble.place.as_deref().unwrap_or(&projection.name);
+    format!("{place}: {}; {}", trouble.message, trouble.remedy)
+}
+
+fn count(projections: &[Projection]) -> String {
+    match projections.len() {
+        1 => "1 projection".to_owned(),
+        many => format!("{many} projections"),
+    }
+}

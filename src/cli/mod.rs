@@ -1,0 +1,132 @@
+//! The command line: every verb but `run` and `demo`, which the daemon's own files have.
+//!
+//! **Promise.** What goes wrong is said in one text with place, value and remedy, and an exit code that scripts can tell
+//! apart: 1 failed, 2 wrong use or configuration, 3 a condition is not met. Results go to standard output, `--json`
+//! stands beside every table, and everything else goes to standard error.
+//!
+//! **How.** `args` is what can be typed. Each verb is one file with one function. They work through the database, so that
+//! they can be typed anywhere.
+
+mod append;
+pub(crate) mod args;
+pub(crate) mod catalog;
+mod check;
+mod configuration;
+pub(crate) mod import;
+mod lag;
+mod migrate;
+mod status;
+mod version;
+mod wait;
+
+use std::io::Write;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use sqlx::{ConnectOptions, PgConnection};
+
+use crate::config::{ConfigError, Loaded, connect_options, masked_url};
+use crate::error::{EventStoreError, chain};
+use args::Verb;
+
+/// A database that does not answer within this time is not there, for somebody who waits at a terminal.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why a verb did not do what was asked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It was tried and failed: exit code 1.
+    Failed(String),
+    /// It was asked wrongly: exit code 2.
+    Usage(String),
+    /// It was asked whether something is so, and it is not: exit code 3.
+    NotMet(String),
+}
+
+impl Failure {
+    /// The exit code, and what to print.
+    pub(crate) fn report(&self) -> (u8, &str) {
+        match self {
+            Self::Failed(text) => (1, text),
+            Self::Usage(text) => (2, text),
+            Self::NotMet(text) => (3, text),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+impl From<EventStoreError> for Failure {
+    fn from(error: EventStoreError) -> Self {
+        Self::Failed(chain(&error))
+    }
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(chain(&error))
+    }
+}
+
+/// Carries a verb out.
+pub(crate) async fn run(verb: Verb, loaded: &Loaded) -> Result<(), Failure> {
+    match verb {
+        Verb::Migrate(args) => migrate::run(&args, loaded).await,
+        Verb::Check(args) => check::run(&args, loaded).await,
+        Verb::Config(args) => configuration::run(&args, loaded),
+        Verb::Import(args) => import::run(&args, loaded).await,
+        Verb::Append(args) => append::run(args, loaded).await,
+        Verb::Status(args) => status::run(&args, loaded).await,
+        Verb::Lag(args) => lag::run(&args, loaded).await,
+        Verb::Wait(args) => wait::run(&args, loaded).await,
+        Verb::Version(args) => version::run(&args),
+        Verb::Run(_) | Verb::Demo(_) => {
+            Err(Failure::Usage("run and demo are the daemon's own verbs".to_owned()))
+        }
+    }
+}
+
+/// One connection for one verb, to a database with the right schema.
+async fn connect(loaded: &Loaded) -> Result<PgConnection, Failure> {
+    let mut conn = connect_bare(loaded).await?;
+    crate::store::require_current(&mut conn).await?;
+    Ok(conn)
+}
+
+/// One connection, whatever the schema.
+async fn connect_bare(loaded: &Loaded) -> Result<PgConnection, Failure> {
+    let url = loaded.database_url()?;
+    let options = connect_options(&url)?;
+    let unreachable = |why: &str| {
+        let database = masked_url(url.expose_secret());
+        Failure::Failed(format!(
+            "cannot reach {database}: {why}; is PostgreSQL running there, and is the URL right?"
+        ))
+    };
+    tokio::time::timeout(CONNECT_DEADLINE, options.connect())
+        .await
+        .map_err(|_| unreachable("no answer within 10 s"))?
+        .map_err(|error| unreachable(&chain(&error)))
+}
+
+/// Prints to standard output. A reader that went away, such as `head`, is no failure.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a value as JSON, for people and programs.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::Failed(format!("cannot write JSON: {error}")))?;
+    print(&text)
+}

@@ -1,0 +1,194 @@
+//! `foldd status`: what every projection does, how far behind and why; once, as JSON, or live.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::args::Status as Args;
+use super::{Failure, connect, print, print_json};
+use crate::config::Loaded;
+use crate::ledger::status::{self, LagSource, ProjectionStatus, Status};
+use crate::store::Blocker;
+
+/// How often `--watch` looks.
+const REFRESH: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
+    if args.watch {
+        return watch(loaded).await;
+    }
+    let mut conn = connect(loaded).await?;
+    let status = status::read(&mut conn, LagSource::Counted, None).await?;
+    if args.json { print_json(&status) } else { print(&render(&status)) }
+}
+
+/// Repaints until interrupted. A database that goes away is said and looked for again.
+async fn watch(loaded: &Loaded) -> Result<(), Failure> {
+    let mut conn = None;
+    loop {
+        if conn.is_none() {
+            conn = connect(loaded).await.map_err(|failure| paint(failure.report().1)).ok();
+        }
+        if let Some(open) = &mut conn {
+            match status::read(open, LagSource::Counted, None).await {
+                Ok(status) => paint(&render(&status)),
+                Err(error) => {
+                    paint(&crate::error::chain(&error));
+                    conn = None;
+                }
+            }
+        }
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+            () = tokio::time::sleep(REFRESH) => {}
+        }
+    }
+}
+
+/// Clears a terminal first; elsewhere the pictures follow each other.
+fn paint(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let home = if out.is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+    // Whoever reads may go away; the next interrupt ends us.
+    let _ = writeln!(out, "{home}{text}\n").and_then(|()| out.flush());
+}
+
+fn render(status: &Status) -> String {
+    let store = &status.store;
+    let mut text = format!(
+        "log: head at position {}, horizon {} (tier {}{})\n",
+        grouped(store.head_position),
+        store.horizon,
+        store.tier,
+        if store.horizon_age_seconds >= 1.0 {
+            format!(", held for {}", age(store.horizon_age_seconds))
+        } else {
+            String::new()
+        }
+    );
+    for blocker in &store.blockers {
+        text.push_str(&format!("  held by {}\n", describe(blocker)));
+    }
+    if status.projections.is_empty() {
+        text.push_str(
+            "no projections yet: put a file into a folder of projection_dirs and start `foldd run`\n",
+        );
+    } else {
+        text.push_str(&table(&status.projections));
+        text.push('\n');
+    }
+    for projection in &status.projections {
+        if let Some(error) = &projection.error {
+            text.push_str(&format!("\n{}@{}: {}\n", projection.name, projection.version, error.message));
+            if let Some(event) = &error.event {
+                let (position, stream, kind) = (event.position, &event.stream_id, &event.event_type);
+                text.push_str(&format!("  event: '{kind}' at position {position}, stream {stream}\n"));
+            }
+            if let Some(place) = &error.place {
+                text.push_str(&format!("  place: {place}\n"));
+            }
+            text.push_str(&format!("  to do: {}\n", error.remedy));
+        }
+    }
+    match status.replicas.as_slice() {
+        [] => text.push_str("no daemon is running\n"),
+        replicas => {
+            for replica in replicas {
+                let draining = if replica.draining { ", draining" } else { "" };
+                text.push_str(&format!("replica {} holds {}{draining}\n", replica.host, replica.leases));
+            }
+        }
+    }
+    text.trim_end().to_owned()
+}
+
+fn table(projections: &[ProjectionStatus]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["PROJECTION", "ROLE", "PHASE", "LAG", "BEHIND", "EVENTS/S", "POSITION"]);
+    for projection in projections {
+        let position = projection.partitions.iter().map(|part| part.checkpoint.global_position).min();
+        let eta = projection.build.as_ref().and_then(|build| build.eta_seconds);
+        let phase = match eta {
+            Some(eta) if projection.lag_events > 0 => format!("{}, {} to go", projection.phase, age(eta)),
+            _ => projection.phase.clone(),
+        };
+        table.add_row([
+            format!("{}@{}", projection.name, projection.version),
+            projection.role.clone(),
+            phase,
+            grouped(projection.lag_events),
+            age(projection.lag_seconds),
+            format!("{:.0}", projection.events_per_second),
+            position.map_or_else(|| "-".to_owned(), grouped),
+        ]);
+    }
+    for column in 3..=6 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+fn describe(blocker: &Blocker) -> String {
+    let who = match (&blocker.gid, blocker.pid) {
+        (Some(gid), _) => format!("prepared transaction '{gid}'"),
+        (None, Some(pid)) => format!("pid {pid}"),
+        (None, None) => "an unknown session".to_owned(),
+    };
+    let part = |name: &str, value: &Option<String>| {
+        value.as_ref().map_or_else(String::new, |value| format!(", {name} {value}"))
+    };
+    format!(
+        "{who} ({}{}{}{}{}{})",
+        blocker.cause.as_str(),
+        part("database", &blocker.database),
+        part("user", &blocker.user),
+        part("application", &blocker.application),
+        part("state", &blocker.state),
+        blocker.age_seconds.map_or_else(String::new, |seconds| format!(", open for {}", age(seconds))),
+    )
+}
+
+/// `561 470`: digits in groups, for people.
+fn grouped(number: i64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) && digit.is_ascii_digit() {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn age(seconds: f64) -> String {
+    if seconds < 60.0 {
+        return format!("{seconds:.1} s");
+    }
+    let whole = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).as_secs();
+    humantime::format_duration(Duration::from_secs(whole)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{age, grouped};
+
+    #[test]
+    fn numbers_are_grouped_by_three() {
+        for (number, text) in
+            [(0, "0"), (999, "999"), (1_000, "1 000"), (561_470, "561 470"), (-1_000, "-1 000")]
+        {
+            assert_eq!(grouped(number), text);
+        }
+    }
+
+    #[test]
+    fn ages_are_short() {
+        assert_eq!(age(0.04), "0.0 s");
+        assert_eq!(age(75.9), "1m 15s");
+    }
+}

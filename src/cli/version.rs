@@ -1,0 +1,13 @@
+//! `foldd version`.
+
+use super::args::Version;
+use super::{Failure, print, print_json};
+
+pub(super) fn run(args: &Version) -> Result<(), Failure> {
+    let version = env!("CARGO_PKG_VERSION");
+    if args.json {
+        print_json(&serde_json::json!({ "version": version, "schema": crate::store::SCHEMA_VERSION }))
+    } else {
+        print(&format!("foldd {version} (schema {})", crate::store::SCHEMA_VERSION))
+    }
+}

@@ -1,0 +1,151 @@
+//! THE transaction: fence, page, effect, checkpoint, commit. One statement, one round trip.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::failure::{Fault, HandlerFault};
+use crate::cursor::Cursor;
+use crate::ledger::lease::Lease;
+use crate::ledger::phases::EventRef;
+use crate::projection::sql::LineMap;
+use crate::store::Horizon;
+
+/// How much longer than the server's statement timeout we wait for its answer: covers a slow network, then gives up.
+const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+
+/// A compiled projection, as a batch needs it.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    /// The subscription, and the name of the compiled function.
+    pub(crate) subscription_id: String,
+    /// The call of the compiled function.
+    pub(crate) call: String,
+    /// The file, for messages.
+    pub(crate) path: String,
+    /// Where the file's lines are in the function.
+    pub(crate) lines: LineMap,
+}
+
+/// The bounds of one batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) max_events: i64,
+    pub(crate) max_bytes: i64,
+    /// Announces a large page to the planner.
+    pub(crate) bulk: bool,
+    /// The server's limit for the statement.
+    pub(crate) timeout: Duration,
+}
+
+/// A batch that committed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Committed {
+    /// Events of its categories that the page had.
+    pub(crate) scanned: i64,
+    /// Those of them that no handler wanted.
+    pub(crate) skipped: i64,
+    /// The new checkpoint; `None` when there was nothing.
+    pub(crate) cursor: Option<Cursor>,
+    /// How old the first event was when it was applied, in seconds.
+    pub(crate) oldest_seconds: Option<f64>,
+}
+
+/// Folds one page: everything of it, or nothing.
+///
+/// The horizon is older than the statement, as it must be. After an error that leaves the outcome unknown the caller
+/// throws the connection away.
+pub(crate) async fn fold(
+    conn: &mut PgConnection,
+    program: &Program,
+    lease: &Lease,
+    horizon: Horizon,
+    bounds: Bounds,
+) -> Result<Committed, Fault> {
+    let answer = sqlx::query(AssertSqlSafe(program.call.as_str()))
+        .bind(&program.subscription_id)
+        .bind(lease.fence_token)
+        .bind(horizon.incarnation())
+        .bind(lease.cursor.transaction_id.to_string())
+        .bind(lease.cursor.global_position)
+        .bind(horizon.transaction_id().to_string())
+        .bind(bounds.max_events)
+        .bind(bounds.max_bytes)
+        .bind(bounds.bulk)
+        .fetch_one(&mut *conn);
+    let row = tokio::time::timeout(bounds.timeout + ANSWER_MARGIN, answer)
+        .await
+        .map_err(|_| Fault::Unknown("no answer before the deadline".to_owned()))?
+        .map_err(|error| Fault::of(&error, bounds.max_events))?;
+    let outcome = Outcome::of(&row).map_err(|error| Fault::of(&error, bounds.max_events))?;
+    match outcome {
+        Outcome::Committed(committed) => Ok(committed),
+        Outcome::Failed { position, context, mut fault } => {
+            fault.page = fault.page.max(1);
+            fault.place = place(program, &context);
+            if let Some(position) = position {
+                fault.event = event_ref(conn, position).await;
+            }
+            Err(Fault::Handler(fault))
+        }
+    }
+}
+
+enum Outcome {
+    Committed(Committed),
+    Failed { position: Option<i64>, context: String, fault: HandlerFault },
+}
+
+impl Outcome {
+    fn of(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
+        let scanned: Option<i64> = row.try_get(0)?;
+        let scanned = scanned.unwrap_or_default();
+        if let Some(sqlstate) = row.try_get::<Option<String>, _>(6)? {
+            let text = |index: usize| row.try_get::<Option<String>, _>(index);
+            return Ok(Self::Failed {
+                position: row.try_get(5)?,
+                context: text(10)?.unwrap_or_default(),
+                fault: HandlerFault {
+                    sqlstate,
+                    message: text(7)?.unwrap_or_default(),
+                    detail: text(8)?.filter(|text| !text.is_empty()),
+                    hint: text(9)?.filter(|text| !text.is_empty()),
+                    place: None,
+                    event: None,
+                    page: scanned,
+                },
+            });
+        }
+        let stamp: Option<i64> = row.try_get(2)?;
+        let position: Option<i64> = row.try_get(3)?;
+        let cursor =
+            stamp.zip(position).map(|(stamp, position)| Cursor::from((stamp.cast_unsigned(), position)));
+        let skipped: Option<i64> = row.try_get(1)?;
+        let oldest_seconds = row.try_get(4)?;
+        Ok(Self::Committed(Committed {
+            scanned,
+            skipped: skipped.unwrap_or_default(),
+            cursor,
+            oldest_seconds,
+        }))
+    }
+}
+
+/// The line of the file, from PostgreSQL's account of where it was: `… line 31 at SQL statement`.
+fn place(program: &Program, context: &str) -> Option<String> {
+    let function = format!("\"{}\"(", program.subscription_id);
+    let frame = context.lines().find(|line| line.contains(&function))?;
+    let number = frame.split(" line ").nth(1)?.split_whitespace().next()?;
+    let line = program.lines.file_line(number.parse().ok()?)?;
+    Some(format!("{}:{line}", program.path))
+}
+
+/// Best effort: without an answer the fault is reported with the position's event unnamed.
+async fn event_ref(conn: &mut PgConnection, position: i64) -> Option<EventRef> {
+    let named = sqlx::query_as("select stream_id, event_type from es_events where global_position = $1")
+        .bind(position)
+        .fetch_one(conn);
+    let (stream_id, event_type) =
+        tokio::time::timeout(ANSWER_MARGIN, named).await.ok()?.ok().unwrap_or_default();
+    Some(EventRef { position, stream_id, event_type })
+}

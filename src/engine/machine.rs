@@ -1,0 +1,200 @@
+//! The life of a subscription as a pure function: what happened in, what to do next out.
+//!
+//! ```text
+//!              Taken                      ReachedHorizon
+//!  ┌─ Standby ───────► CatchingUp ───────────────────────► Live ─┐
+//!  │     ▲  ▲              │  ▲ ▲ MoreToDo                   │    │ Woken: fold
+//!  │     │  └── Lost ──────┤  │ └────────────────────────────┤    └──► (stays)
+//!  │     │                 │  └── Rested (lease kept) ──┐    │
+//!  │     └── Rested ───────┴────────► BackingOff ◄──────┴────┘
+//!  │        (retake)       │ Failed(Halt)
+//!  │                       └────────► Halted
+//!  └──── Drain, from anywhere ──────► Draining
+//! ```
+//!
+//! No clock, no connection, no await: everything here can be read and tested as a table.
+
+/// Where a subscription stands. The names are a contract with status, metrics and API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Phase {
+    /// Not held here: another replica holds it, or it has not been taken yet.
+    /// Entered at the start and when the lease is lost. A restart begins here. Left by taking the lease.
+    Standby,
+    /// Held, and folding a backlog.
+    /// Entered by taking the lease, or when a page came back full. A restart begins at `Standby`.
+    CatchingUp,
+    /// Held, and everything up to the horizon is applied.
+    /// Entered when a page reached the horizon. Left when one no longer does.
+    Live,
+    /// Held or not, and waiting before the next try.
+    /// Entered by a passing fault. A restart tries at once. Left when the wait is over.
+    BackingOff {
+        /// Whether the lease must be taken again: what the last batch did is unknown.
+        retake: bool,
+    },
+    /// Held, and stopped on an event or a definition that a person must look at.
+    /// Entered by a fault that repeats. A restart tries once more, and halts again if nothing changed.
+    Halted,
+    /// The process is about to end; no new batch begins.
+    /// Entered by SIGTERM. Never left.
+    Draining,
+}
+
+impl Phase {
+    /// As it stands in JSON and metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Standby => "standby",
+            Self::CatchingUp => "catching_up",
+            Self::Live => "live",
+            Self::BackingOff { .. } => "backing_off",
+            Self::Halted => "halted",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// All of them, for metrics that show one as 1 and the others as 0.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Standby,
+        Self::CatchingUp,
+        Self::Live,
+        Self::BackingOff { retake: false },
+        Self::Halted,
+        Self::Draining,
+    ];
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// It is its turn, or somebody woke it.
+    Woken,
+    /// The lease is ours.
+    Taken,
+    /// Somebody else's lease still runs.
+    Occupied,
+    /// A batch committed; the page was full, so there is more.
+    MoreToDo,
+    /// A batch committed, or found nothing: everything up to the horizon is applied.
+    ReachedHorizon,
+    /// A batch did not commit.
+    Failed(Directive),
+    /// The wait is over.
+    Rested,
+    /// The process is to end.
+    Drain,
+}
+
+/// What to do about a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Directive {
+    /// Nothing was applied, and it may work next time.
+    Retry,
+    /// What was applied is unknown, or somebody else may hold the lease: take it again and read the cursor from it.
+    Retake,
+    /// Nothing was applied; a smaller page may work, or names the event.
+    Shrink,
+    /// It will fail again until a person changes something.
+    Halt,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Try to take the lease.
+    Take,
+    /// Fold the next page.
+    Fold,
+    /// Do nothing until woken.
+    Wait,
+    /// Try to take the lease again a little later.
+    LookAgain,
+    /// Wait as the backoff says, then try again.
+    Rest,
+    /// Nothing more.
+    Stop,
+}
+
+/// One step of a subscription's life.
+pub(crate) fn step(phase: Phase, input: Input) -> (Phase, Action) {
+    match (phase, input) {
+        (Phase::Draining, _) | (_, Input::Drain) => (Phase::Draining, Action::Stop),
+
+        (Phase::Standby, Input::Woken | Input::Rested) => (Phase::Standby, Action::Take),
+        (Phase::CatchingUp | Phase::Live, Input::Woken | Input::Rested) => (phase, Action::Fold),
+        (Phase::BackingOff { retake: true }, Input::Rested) => (Phase::Standby, Action::Take),
+        (Phase::BackingOff { retake: false }, Input::Rested) => (Phase::CatchingUp, Action::Fold),
+        // A wake does not shorten a wait: the fault that caused it has not passed.
+        (Phase::BackingOff { .. } | Phase::Halted, Input::Woken) | (Phase::Halted, Input::Rested) => {
+            (phase, Action::Wait)
+        }
+
+        (_, Input::Taken) => (Phase::CatchingUp, Action::Fold),
+        (_, Input::Occupied) => (Phase::Standby, Action::LookAgain),
+        (_, Input::MoreToDo) => (Phase::CatchingUp, Action::Fold),
+        (_, Input::ReachedHorizon) => (Phase::Live, Action::Wait),
+
+        (_, Input::Failed(Directive::Retry)) => (Phase::BackingOff { retake: false }, Action::Rest),
+        (_, Input::Failed(Directive::Retake)) => (Phase::BackingOff { retake: true }, Action::Rest),
+        (_, Input::Failed(Directive::Shrink)) => (phase, Action::Fold),
+        (_, Input::Failed(Directive::Halt)) => (Phase::Halted, Action::Wait),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Action, Directive, Input, Phase, step};
+
+    const INPUTS: [Input; 11] = [
+        Input::Woken,
+        Input::Taken,
+        Input::Occupied,
+        Input::MoreToDo,
+        Input::ReachedHorizon,
+        Input::Failed(Directive::Retry),
+        Input::Failed(Directive::Retake),
+        Input::Failed(Directive::Shrink),
+        Input::Failed(Directive::Halt),
+        Input::Rested,
+        Input::Drain,
+    ];
+
+    #[test]
+    fn draining_begins_nothing_any_more() {
+        for phase in Phase::ALL {
+            assert_eq!(step(phase, Input::Drain), (Phase::Draining, Action::Stop));
+        }
+        for input in INPUTS {
+            assert_eq!(step(Phase::Draining, input), (Phase::Draining, Action::Stop));
+        }
+    }
+
+    #[test]
+    fn an_unknown_outcome_never_folds_before_the_lease_is_taken_again() {
+        for phase in [Phase::CatchingUp, Phase::Live] {
+            let (phase, action) = step(phase, Input::Failed(Directive::Retake));
+            assert_eq!(action, Action::Rest);
+            let (_, action) = step(phase, Input::Rested);
+            assert_eq!(action, Action::Take);
+        }
+    }
+
+    #[test]
+    fn a_wake_neither_ends_a_halt_nor_shortens_a_wait() {
+        for phase in [Phase::Halted, Phase::BackingOff { retake: false }, Phase::BackingOff { retake: true }]
+        {
+            assert_eq!(step(phase, Input::Woken), (phase, Action::Wait));
+        }
+    }
+
+    #[test]
+    fn the_way_from_start_to_live() {
+        let (phase, action) = step(Phase::Standby, Input::Woken);
+        assert_eq!((phase, action), (Phase::Standby, Action::Take));
+        let (phase, action) = step(phase, Input::Taken);
+        assert_eq!((phase, action), (Phase::CatchingUp, Action::Fold));
+        let (phase, action) = step(phase, Input::MoreToDo);
+        assert_eq!((phase, action), (Phase::CatchingUp, Action::Fold));
+        assert_eq!(step(phase, Input::ReachedHorizon), (Phase::Live, Action::Wait));
+    }
+}

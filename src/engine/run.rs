@@ -1,0 +1,408 @@
+//! One subscription, turn by turn. A turn takes the lease or folds one page, on a connection that a worker lends.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::batch::{self, Bounds, Committed, Program};
+use super::build::Ready;
+use super::failure::Fault;
+use super::machine::{Action, Directive, Input, Phase, step};
+use super::pace::Pace;
+use crate::backoff::Backoff;
+use crate::cursor::Cursor;
+use crate::ledger::lease::{self, Lease, Replica};
+use crate::ledger::phases::Trouble;
+use crate::ledger::projections;
+use crate::metrics::{BatchOutcome, LeaseTransition, SubscriptionMetrics};
+use crate::store::{self, Growth, Horizon};
+
+/// How often a subscription that somebody else holds is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How long a subscription waits whose lease this process does not trust any more.
+const DISTRUST: Duration = Duration::from_millis(100);
+/// From this page size on, the planner is told that the page is large.
+const BULK_PAGE: i64 = 20_000;
+
+/// The log as the watcher last saw it: how far it can be read, and how much came since the watcher began.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) horizon: Horizon,
+    /// Events by category that came below the horizon since the watcher began, in this life of the server.
+    pub(crate) grown: Growth,
+    /// All of them.
+    pub(crate) grown_total: i64,
+}
+
+impl View {
+    fn grown_in(&self, categories: Option<&[String]>) -> i64 {
+        categories
+            .map_or(self.grown_total, |names| names.iter().filter_map(|name| self.grown.get(name)).sum())
+    }
+}
+
+/// What all subscriptions of a process share.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) replica: Replica,
+    pub(crate) live_batch: Duration,
+    pub(crate) catch_up_batch: Duration,
+    pub(crate) batch_timeout: Duration,
+    pub(crate) max_page_events: i64,
+    pub(crate) max_page_bytes: i64,
+}
+
+/// What a subscription says about itself, for the board. Written after each turn.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    pub(crate) phase: Phase,
+    pub(crate) trouble: Option<Trouble>,
+    pub(crate) held: bool,
+    pub(crate) building: bool,
+    pub(crate) cursor: Cursor,
+    /// Events of its categories scanned since the process started.
+    pub(crate) scanned: i64,
+    pub(crate) backlog: Option<Backlog>,
+}
+
+/// How far behind, by arithmetic: counted once after a takeover, then kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Backlog {
+    incarnation: Uuid,
+    /// Events after the checkpoint, less what the view said had grown when they were counted.
+    base: i64,
+}
+
+impl Backlog {
+    /// Events after the checkpoint and below the view's horizon; `None` when the server restarted since.
+    pub(crate) fn remaining(self, view: &View, categories: Option<&[String]>) -> Option<i64> {
+        (self.incarnation == view.horizon.incarnation()).then(|| self.base + view.grown_in(categories))
+    }
+}
+
+/// When a subscription wants its next turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// As soon as the others had theirs.
+    Again,
+    /// When its categories grow.
+    WhenWoken,
+    /// After a while.
+    After(Duration),
+    /// Never more.
+    Never,
+}
+
+/// What a turn leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Turn {
+    pub(crate) next: Next,
+    /// Whether the connection must be thrown away.
+    pub(crate) spoilt: bool,
+}
+
+/// One subscription and what this process knows of it.
+pub(crate) struct Subscription {
+    program: Program,
+    categories: Option<Vec<String>>,
+    notice: Option<Trouble>,
+    building: bool,
+    phase: Phase,
+    lease: Option<Lease>,
+    backlog: Option<Backlog>,
+    pace: Pace,
+    backoff: Backoff,
+    scanned: i64,
+    trouble: Option<Trouble>,
+    report: Arc<Mutex<Report>>,
+    metrics: Arc<SubscriptionMetrics>,
+}
+
+impl Subscription {
+    /// A subscription at the start of its life in this process.
+    pub(crate) fn new(ready: Ready, terms: &Terms) -> Self {
+        let metrics = Arc::new(SubscriptionMetrics::new(&ready.name, ready.version, 0));
+        let report = Report {
+            phase: Phase::Standby,
+            trouble: ready.notice.clone(),
+            held: false,
+            building: ready.building,
+            cursor: Cursor::START,
+            scanned: 0,
+            backlog: None,
+        };
+        Self {
+            program: ready.program,
+            categories: ready.categories,
+            notice: ready.notice,
+            building: ready.building,
+            phase: Phase::Standby,
+            lease: None,
+            backlog: None,
+            pace: Pace::new(terms.max_page_events),
+            backoff: Backoff::default(),
+            scanned: 0,
+            trouble: None,
+            report: Arc::new(Mutex::new(report)),
+            metrics,
+        }
+    }
+
+    /// Its name in the books.
+    pub(crate) fn id(&self) -> &str {
+        &self.program.subscription_id
+    }
+
+    /// What it reads; `None` for everything.
+    pub(crate) fn categories(&self) -> Option<&[String]> {
+        self.categories.as_deref()
+    }
+
+    /// Where it says how it is.
+    pub(crate) fn report(&self) -> Arc<Mutex<Report>> {
+        Arc::clone(&self.report)
+    }
+
+    /// Its metrics' handles.
+    pub(crate) fn metrics(&self) -> Arc<SubscriptionMetrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// No new batch begins any more.
+    pub(crate) fn drain(&mut self) {
+        self.enter(Input::Drain);
+        self.publish();
+    }
+
+    /// One turn: takes the lease, or folds one page. `trusted_until` is when this process stops trusting its leases.
+    pub(crate) async fn turn(
+        &mut self,
+        conn: &mut PgConnection,
+        view: &View,
+        terms: &Terms,
+        trusted_until: Instant,
+    ) -> Turn {
+        let due = if matches!(self.phase, Phase::BackingOff { .. }) { Input::Rested } else { Input::Woken };
+        let turn = match self.enter(due) {
+            Action::Fold if Instant::now() >= trusted_until => {
+                Turn { next: Next::After(DISTRUST), spoilt: false }
+            }
+            Action::Take => self.take(conn, terms).await,
+            Action::Fold => self.fold(conn, view, terms).await,
+            other @ (Action::Wait | Action::LookAgain | Action::Rest | Action::Stop) => {
+                Turn { next: self.next(other), spoilt: false }
+            }
+        };
+        self.publish();
+        turn
+    }
+
+    async fn take(&mut self, conn: &mut PgConnection, terms: &Terms) -> Turn {
+        let taken =
+            within(terms.batch_timeout, lease::take(conn, &self.program.subscription_id, &terms.replica))
+                .await;
+        match taken {
+            Ok(Some(lease)) => {
+                tracing::info!(subscription = self.id(), fence_token = lease.fence_token, cursor = %lease.cursor, "lease taken");
+                self.metrics.lease(LeaseTransition::Taken);
+                (self.lease, self.backlog, self.trouble) = (Some(lease), None, None);
+                self.after(Input::Taken)
+            }
+            Ok(None) => {
+                self.lease = None;
+                self.after(Input::Occupied)
+            }
+            Err(fault) => self.failed(&fault),
+        }
+    }
+
+    async fn fold(&mut self, conn: &mut PgConnection, view: &View, terms: &Terms) -> Turn {
+        let Some(lease) = self.lease else {
+            return self.failed(&Fault::Fenced);
+        };
+        if self.remaining(view).is_none() {
+            let counting = store::count_after(conn, self.categories.as_deref(), lease.cursor, &view.horizon);
+            match within(terms.batch_timeout, counting).await {
+                Ok(events) => self.count(events, view),
+                Err(fault) => return self.failed(&fault),
+            }
+        }
+        let behind = self.phase == Phase::CatchingUp;
+        let max_events = self.pace.page(if behind { terms.catch_up_batch } else { terms.live_batch });
+        let bounds = Bounds {
+            max_events,
+            max_bytes: terms.max_page_bytes,
+            bulk: max_events >= BULK_PAGE,
+            timeout: terms.batch_timeout,
+        };
+        let started = Instant::now();
+        match batch::fold(conn, &self.program, &lease, view.horizon.clone(), bounds).await {
+            Ok(committed) => self.committed(conn, &committed, started.elapsed(), max_events, view).await,
+            Err(fault) => {
+                self.metrics.batch(fault.outcome(), 0, started.elapsed());
+                self.failed(&fault)
+            }
+        }
+    }
+
+    /// The batch is in: remember where we are, and say whether there is more.
+    async fn committed(
+        &mut self,
+        conn: &mut PgConnection,
+        committed: &Committed,
+        took: Duration,
+        page: i64,
+        view: &View,
+    ) -> Turn {
+        self.backoff.reset();
+        self.trouble = None;
+        self.scanned += committed.scanned;
+        self.pace.committed(committed.scanned, took, committed.scanned >= page);
+        if let (Some(lease), Some(cursor)) = (&mut self.lease, committed.cursor) {
+            lease.cursor = cursor;
+        }
+        if let Some(backlog) = &mut self.backlog {
+            backlog.base -= committed.scanned;
+        }
+        tracing::debug!(
+            subscription = self.id(),
+            page,
+            scanned = committed.scanned,
+            ?took,
+            "batch committed"
+        );
+        self.measure(committed, took);
+        let remaining = self.remaining(view).unwrap_or_default();
+        if committed.scanned > 0 && remaining > 0 {
+            return self.after(Input::MoreToDo);
+        }
+        if remaining != 0 {
+            // An empty page says there is nothing left, whatever the arithmetic believes: count anew next time.
+            tracing::warn!(
+                subscription = self.id(),
+                remaining,
+                "the backlog was miscounted and is counted anew"
+            );
+            self.backlog = None;
+        }
+        self.pace.idle();
+        if self.building {
+            match projections::go_live(conn, &self.program.subscription_id).await {
+                Ok(()) => {
+                    tracing::info!(subscription = self.id(), "first build done, live from now on");
+                    self.building = false;
+                }
+                Err(error) => return self.failed(&Fault::of(&error, page)),
+            }
+        }
+        self.after(Input::ReachedHorizon)
+    }
+
+    fn failed(&mut self, fault: &Fault) -> Turn {
+        let directive = fault.directive();
+        let trouble = fault.trouble();
+        self.metrics.error(fault.kind());
+        match directive {
+            Directive::Halt => {
+                tracing::error!(subscription = self.id(), place = trouble.place, event = ?trouble.event,
+                                sqlstate = trouble.sqlstate, remedy = trouble.remedy, "halted: {}", trouble.message);
+            }
+            Directive::Shrink => {
+                let page = match fault {
+                    Fault::Handler(fault) => fault.page,
+                    Fault::TimedOut { page } => *page,
+                    _ => 1,
+                };
+                self.pace.shrink(page);
+                tracing::warn!(subscription = self.id(), page, "halving the page: {}", trouble.message);
+            }
+            Directive::Retry | Directive::Retake => {
+                self.metrics.retry();
+                tracing::warn!(subscription = self.id(), "trying again: {}", trouble.message);
+            }
+        }
+        if directive == Directive::Retake {
+            self.lease = None;
+            self.metrics.lease(LeaseTransition::Lost);
+        }
+        self.trouble = Some(trouble);
+        let turn = self.after(Input::Failed(directive));
+        Turn { spoilt: matches!(fault, Fault::Unknown(_)), ..turn }
+    }
+
+    fn measure(&self, committed: &Committed, took: Duration) {
+        let outcome = if committed.scanned > 0 { BatchOutcome::Committed } else { BatchOutcome::Empty };
+        self.metrics.batch(outcome, committed.scanned.unsigned_abs(), took);
+        let applied = committed.scanned - committed.skipped;
+        self.metrics.applied(applied.unsigned_abs(), committed.skipped.unsigned_abs());
+        if let Some(cursor) = committed.cursor {
+            self.metrics.position(cursor.global_position);
+        }
+        if let (Phase::Live, Some(oldest)) = (self.phase, committed.oldest_seconds) {
+            self.metrics.delivery(oldest, usize::try_from(committed.scanned).unwrap_or_default());
+        }
+    }
+
+    fn count(&mut self, events: i64, view: &View) {
+        let base = events - view.grown_in(self.categories.as_deref());
+        self.backlog = Some(Backlog { incarnation: view.horizon.incarnation(), base });
+    }
+
+    fn remaining(&self, view: &View) -> Option<i64> {
+        self.backlog.and_then(|backlog| backlog.remaining(view, self.categories.as_deref()))
+    }
+
+    fn enter(&mut self, input: Input) -> Action {
+        let (phase, action) = step(self.phase, input);
+        if phase != self.phase {
+            tracing::debug!(
+                subscription = self.id(),
+                from = self.phase.as_str(),
+                to = phase.as_str(),
+                "phase"
+            );
+        }
+        self.phase = phase;
+        action
+    }
+
+    fn after(&mut self, input: Input) -> Turn {
+        let action = self.enter(input);
+        Turn { next: self.next(action), spoilt: false }
+    }
+
+    fn next(&mut self, action: Action) -> Next {
+        match action {
+            Action::Take | Action::Fold => Next::Again,
+            Action::Wait => Next::WhenWoken,
+            Action::LookAgain => Next::After(LOOK_AGAIN),
+            Action::Rest => Next::After(self.backoff.next()),
+            Action::Stop => Next::Never,
+        }
+    }
+
+    fn publish(&self) {
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        *report = Report {
+            phase: self.phase,
+            trouble: self.trouble.clone().or_else(|| self.notice.clone()),
+            held: self.lease.is_some(),
+            building: self.building,
+            cursor: self.lease.map_or(report.cursor, |lease| lease.cursor),
+            scanned: self.scanned,
+            backlog: self.backlog,
+        };
+    }
+}
+
+/// Bounds an await; what misses the deadline leaves the outcome unknown and the connection spoilt.
+async fn within<T>(deadline: Duration, work: impl Future<Output = sqlx::Result<T>>) -> Result<T, Fault> {
+    match tokio::time::timeout(deadline, work).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(Fault::of(&error, 1)),
+        Err(_) => Err(Fault::Unknown("no answer before the deadline".to_owned())),
+    }
+}

@@ -1,0 +1,233 @@
+//! What can go wrong in the event store.
+
+use uuid::Uuid;
+
+use crate::stream::ExpectedVersion;
+
+/// The SQLSTATEs that foldd's own functions raise. Public contract: other languages match on them.
+pub mod sqlstate {
+    /// The stream is not at the expected version.
+    pub const CONCURRENCY_CONFLICT: &str = "ES001";
+    /// An `event_id` is already in the log.
+    pub const DUPLICATE_EVENT: &str = "ES002";
+    /// Somebody tried to change or delete events.
+    pub const IMMUTABLE: &str = "ES003";
+    /// The lease was lost to a newer fence token.
+    pub(crate) const FENCED: &str = "FD001";
+    /// The checkpoint is not where its holder left it.
+    pub(crate) const CHECKPOINT_MOVED: &str = "FD002";
+    /// The horizon was seen in an earlier life of the server.
+    pub(crate) const STALE_HORIZON: &str = "FD003";
+}
+
+/// What can go wrong in the event store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EventStoreError {
+    /// Somebody else appended first, or the stream is missing or there already. Load again and decide anew.
+    #[error("stream '{stream_id}' {}, expected {expected}", describe(*.actual))]
+    ConcurrencyConflict {
+        /// The stream.
+        stream_id: String,
+        /// What the caller expected.
+        expected: ExpectedVersion,
+        /// Where the stream stands; `None` when it does not exist.
+        actual: Option<i64>,
+    },
+
+    /// The event is in the log already: an earlier try got through, or an id was used twice.
+    #[error("event_id {event_id} {}", describe_twin(.stored_as.as_ref()))]
+    DuplicateEvent {
+        /// The repeated id.
+        event_id: Uuid,
+        /// The stream and version it is stored as; `None` when it was given twice in one append.
+        stored_as: Option<(String, i64)>,
+    },
+
+    /// A stored event does not fit the type it is read as.
+    #[error("event {global_position} of stream '{stream_id}' is no readable '{event_type}'")]
+    Deserialization {
+        /// The stream.
+        stream_id: String,
+        /// The event's position.
+        global_position: i64,
+        /// Its type.
+        event_type: String,
+        /// What serde says.
+        source: serde_json::Error,
+    },
+
+    /// An event, its metadata or a snapshot cannot be written as JSON.
+    #[error("a value for stream '{stream_id}' cannot be written as JSON")]
+    Serialization {
+        /// The stream.
+        stream_id: String,
+        /// What serde says.
+        source: serde_json::Error,
+    },
+
+    /// A stream's versions are not 1, 2, 3 …: somebody changed the log behind foldd's back.
+    #[error("stream '{stream_id}' is corrupt: version {found} stands where {expected} belongs")]
+    CorruptStream {
+        /// The stream.
+        stream_id: String,
+        /// The version that should come next.
+        expected: i64,
+        /// The version that does.
+        found: i64,
+    },
+
+    /// A subscription that nobody has registered.
+    #[error("subscription '{0}' does not exist")]
+    UnknownSubscription(String),
+
+    /// A stored value that its column should never hold.
+    #[error("{what} holds '{value}', which is no {expected}")]
+    CorruptValue {
+        /// Which table and column, or which answer.
+        what: &'static str,
+        /// What it holds.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+
+    /// The schema in the database is newer than this program.
+    #[error("the database has schema version {found}, this foldd knows up to {known}: run a newer foldd")]
+    NewerSchema {
+        /// What the database has.
+        found: i32,
+        /// The newest this program knows.
+        known: i32,
+    },
+
+    /// The schema is older than this program, and migrating was not asked for.
+    #[error("the database has schema version {found}, this foldd needs {needed}: run `foldd migrate`")]
+    OlderSchema {
+        /// What the database has; 0 when it has none.
+        found: i32,
+        /// What this program needs.
+        needed: i32,
+    },
+
+    /// A migration that was applied reads differently now.
+    #[error("migration {version} ({name}) was applied in another wording than this foldd knows")]
+    AlteredMigration {
+        /// Its number.
+        version: i32,
+        /// Its name.
+        name: String,
+    },
+
+    /// The tables found are neither foldd's nor of the plain shape.
+    #[error("{table} exists but {problem}, so it cannot be adopted")]
+    NotAdoptable {
+        /// The table.
+        table: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// The database refused or could not be reached.
+    #[error("the database reported an error")]
+    Database(#[source] sqlx::Error),
+}
+
+fn describe(actual: Option<i64>) -> String {
+    actual.map_or_else(|| "does not exist".to_owned(), |version| format!("is at version {version}"))
+}
+
+fn describe_twin(stored_as: Option<&(String, i64)>) -> String {
+    stored_as.map_or_else(
+        || "is given twice in one append".to_owned(),
+        |(stream_id, version)| format!("is already in the log, as version {version} of stream '{stream_id}'"),
+    )
+}
+
+impl EventStoreError {
+    /// Whether the same call may succeed when it is simply repeated: connection lost, deadlock, serialization
+    /// failure, lock timeout, server starting or stopping.
+    ///
+    /// A conflict is not retryable: the decision has to be made anew. After a lost connection the outcome of a write
+    /// is unknown; repeating an append is safe, since its `event_id`s are refused the second time.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Database(error) => is_transient(error),
+            _ => false,
+        }
+    }
+}
+
+/// Whether an error of the database passes by itself. Classes of Appendix A of PostgreSQL's manual.
+pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => {
+            true
+        }
+        // The driver met bytes it did not expect: a connection cut in the middle of an answer.
+        sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| is_transient_state(&code)),
+        _ => false,
+    }
+}
+
+/// Whether an SQLSTATE names a passing condition.
+///
+/// 08 connection, 40 rollback (serialization, deadlock), 53 resources, 55P03 lock timeout, 55006 object in use,
+/// 57P01 to 57P05 server stopping, starting, session ended, 25006 read-only after a failover.
+pub(crate) fn is_transient_state(code: &str) -> bool {
+    matches!(code.get(..2), Some("08" | "40" | "53"))
+        || matches!(code, "55P03" | "55006" | "57P01" | "57P02" | "57P03" | "57P05" | "25006" | "25P03")
+}
+
+/// What `es_append` and its siblings put into DETAIL.
+#[derive(serde::Deserialize)]
+struct Facts {
+    stream_id: Option<String>,
+    expected: Option<i64>,
+    actual: Option<i64>,
+    event_id: Option<Uuid>,
+    stream_version: Option<i64>,
+}
+
+impl From<sqlx::Error> for EventStoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let facts = || -> Option<Facts> {
+            let database =
+                error.as_database_error()?.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?;
+            serde_json::from_str(database.detail()?).ok()
+        };
+        let code = error.as_database_error().and_then(|database| database.code()).unwrap_or_default();
+        match (code.as_ref(), facts()) {
+            (
+                sqlstate::CONCURRENCY_CONFLICT,
+                Some(Facts { stream_id: Some(stream_id), expected, actual, .. }),
+            ) => {
+                let expected = ExpectedVersion::from_sql(expected);
+                Self::ConcurrencyConflict { stream_id, expected, actual }
+            }
+            (
+                sqlstate::DUPLICATE_EVENT,
+                Some(Facts { event_id: Some(event_id), stream_id, stream_version, .. }),
+            ) => Self::DuplicateEvent { event_id, stored_as: stream_id.zip(stream_version) },
+            _ => Self::Database(error),
+        }
+    }
+}
+
+/// An error and everything beneath it, in one line: `outer: middle: inner`.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

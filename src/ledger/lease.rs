@@ -1,0 +1,100 @@
+//! Who runs (`es_replicas`) and who holds what (`es_subscriptions`).
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use crate::cursor::Cursor;
+
+/// This process, as the other replicas see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Replica {
+    /// Fresh for each process: a restarted process is another holder.
+    pub(crate) id: Uuid,
+    /// The host's name, for people.
+    pub(crate) host: String,
+    /// How long what it holds stays its own without a heartbeat.
+    pub(crate) lease: Duration,
+}
+
+/// The right to fold one subscription: valid while nobody has a newer fence token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) fence_token: i64,
+    /// The checkpoint, read in the statement that took the lease.
+    pub(crate) cursor: Cursor,
+}
+
+/// Registers the replica or renews its lease, which renews everything it holds.
+///
+/// Also forgets replicas that ended without a word more than a minute ago and hold nothing any more.
+pub(crate) async fn heartbeat(
+    conn: &mut PgConnection,
+    replica: &Replica,
+    draining: bool,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "with forgotten as (
+             delete from es_replicas r
+             where r.lease_until < clock_timestamp() - interval '1 minute' and r.replica_id <> $1
+               and not exists (select from es_subscriptions s where s.holder = r.replica_id))
+         insert into es_replicas as r (replica_id, host, process_id, version, draining, lease_until)
+         values ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6))
+         on conflict (replica_id) do update
+         set heartbeat_at = clock_timestamp(), draining = excluded.draining, lease_until = excluded.lease_until",
+    )
+    .bind(replica.id)
+    .bind(&replica.host)
+    .bind(i32::try_from(std::process::id()).unwrap_or_default())
+    .bind(env!("CARGO_PKG_VERSION"))
+    .bind(draining)
+    .bind(replica.lease.as_secs_f64())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Takes a subscription that is free, whose holder's lease has ended, or that this replica holds already. `None` while
+/// somebody else's lease runs.
+///
+/// One statement, so it never trusts a cursor read earlier. The expired holder's row is locked: a heartbeat that is
+/// just committing is waited for and then seen, where a join or `not exists` would take the lease regardless.
+pub(crate) async fn take(
+    conn: &mut PgConnection,
+    subscription_id: &str,
+    replica: &Replica,
+) -> sqlx::Result<Option<Lease>> {
+    let row = sqlx::query(
+        "with expired as materialized (
+             select replica_id from es_replicas
+             where replica_id = (select holder from es_subscriptions where subscription_id = $1)
+               and lease_until <= clock_timestamp() for update)
+         update es_subscriptions set holder = $2, fence_token = fence_token + 1
+         where subscription_id = $1
+           and (holder is null or holder = $2 or holder in (select replica_id from expired))
+         returning fence_token, last_transaction_id::text::bigint, last_position",
+    )
+    .bind(subscription_id)
+    .bind(replica.id)
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| {
+        let stamp: i64 = row.try_get(1)?;
+        let cursor = Cursor::from((stamp.cast_unsigned(), row.try_get(2)?));
+        Ok(Lease { fence_token: row.try_get(0)?, cursor })
+    })
+    .transpose()
+}
+
+/// Gives everything back and signs off: the next replica takes over at once.
+///
+/// Two statements, subscriptions first: their rows refer to the replica's.
+pub(crate) async fn release_all(conn: &mut PgConnection, replica: &Replica) -> sqlx::Result<()> {
+    sqlx::query("update es_subscriptions set holder = null where holder = $1")
+        .bind(replica.id)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query("delete from es_replicas where replica_id = $1").bind(replica.id).execute(conn).await?;
+    Ok(())
+}

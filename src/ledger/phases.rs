@@ -1,0 +1,105 @@
+//! What holders publish about their subscriptions (`es_phases`), for whoever asks from elsewhere.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use sqlx::types::Json;
+
+/// An event that a message is about. A reference, never its payload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRef {
+    /// Its global position.
+    pub position: i64,
+    /// Its stream.
+    pub stream_id: String,
+    /// Its type.
+    pub event_type: String,
+}
+
+/// Why a subscription does not move, for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What happened.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// PostgreSQL's code for it, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqlstate: Option<String>,
+    /// File and line of the handler, where one failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// The event it failed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<EventRef>,
+}
+
+/// One line of the board as it is published.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Published {
+    pub(crate) subscription_id: String,
+    pub(crate) phase: &'static str,
+    pub(crate) error: Option<Trouble>,
+    pub(crate) events_per_second: f64,
+    pub(crate) lag_events: i64,
+    pub(crate) lag_seconds: f64,
+}
+
+/// Publishes all lines that changed, in one statement.
+pub(crate) async fn publish(conn: &mut PgConnection, lines: &[Published]) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into es_phases as p (subscription_id, phase, error, events_per_second, lag_events, lag_seconds)
+         select subscription_id, phase, error, events_per_second, lag_events, lag_seconds
+         from unnest($1::text[], $2::text[], $3::jsonb[], $4::float8[], $5::bigint[], $6::float8[])
+              as given (subscription_id, phase, error, events_per_second, lag_events, lag_seconds)
+         order by subscription_id
+         on conflict (subscription_id) do update
+         set phase = excluded.phase, error = excluded.error, events_per_second = excluded.events_per_second,
+             lag_events = excluded.lag_events, lag_seconds = excluded.lag_seconds, changed_at = clock_timestamp()",
+    )
+    .bind(lines.iter().map(|line| line.subscription_id.as_str()).collect::<Vec<_>>())
+    .bind(lines.iter().map(|line| line.phase).collect::<Vec<_>>())
+    .bind(lines.iter().map(|line| line.error.as_ref().map(Json)).collect::<Vec<_>>())
+    .bind(lines.iter().map(|line| line.events_per_second).collect::<Vec<_>>())
+    .bind(lines.iter().map(|line| line.lag_events).collect::<Vec<_>>())
+    .bind(lines.iter().map(|line| line.lag_seconds).collect::<Vec<_>>())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Forgets lines of projections that were never built and that nobody configures any more.
+pub(crate) async fn forget_others(conn: &mut PgConnection, unbuilt: &[&str]) -> sqlx::Result<()> {
+    sqlx::query(
+        "delete from es_phases p
+         where p.subscription_id <> all ($1)
+           and not exists (select from es_subscriptions s where s.subscription_id = p.subscription_id)",
+    )
+    .bind(unbuilt)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// How old the next event of each of these subscriptions is, in seconds, by the server's clock.
+pub(crate) async fn oldest_ages(
+    conn: &mut PgConnection,
+    subscription_ids: &[String],
+) -> sqlx::Result<HashMap<String, f64>> {
+    let ages: Vec<(String, f64)> = sqlx::query_as(
+        "select s.subscription_id, greatest(extract(epoch from clock_timestamp() - e.created_at), 0)::float8
+         from es_subscriptions s
+         cross join lateral es_read_after(s.categories, s.last_transaction_id, s.last_position, 1) e
+         where s.subscription_id = any ($1)",
+    )
+    .bind(subscription_ids)
+    .fetch_all(conn)
+    .await?;
+    Ok(ages.into_iter().collect())
+}
+
+/// The server's clock, in seconds since 1970.
+pub(crate) async fn server_time(conn: &mut PgConnection) -> sqlx::Result<f64> {
+    sqlx::query_scalar("select extract(epoch from clock_timestamp())::float8").fetch_one(conn).await
+}

@@ -1,0 +1,111 @@
+//! Which projections this database knows (`es_projections`), and their subscriptions' rows.
+
+use sqlx::types::Json;
+use sqlx::{PgConnection, Row};
+
+use serde_json::value::RawValue;
+
+/// A projection as the database knows it.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) name: String,
+    pub(crate) version: i32,
+    /// `fines@1`: the subscription, and the compiled function.
+    pub(crate) projection_id: String,
+    /// `live`, `building` or `previous`.
+    pub(crate) role: String,
+    pub(crate) schema_oid: u32,
+    /// The definition's JSON, which the floor above understands.
+    pub(crate) definition: Box<RawValue>,
+}
+
+/// A projection to be entered.
+#[derive(Debug)]
+pub(crate) struct New<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) version: i32,
+    pub(crate) kind: &'static str,
+    pub(crate) schema_name: &'a str,
+    pub(crate) schema_oid: u32,
+    pub(crate) definition: &'a RawValue,
+    /// `None` for all categories.
+    pub(crate) categories: Option<&'a [String]>,
+}
+
+/// Every projection that the database knows, or those of one name.
+pub(crate) async fn all(conn: &mut PgConnection, name: Option<&str>) -> sqlx::Result<Vec<Known>> {
+    let rows = sqlx::query(
+        "select projection_name, version, projection_id, role, schema_oid::bigint, definition
+         from es_projections where $1::text is null or projection_name = $1
+         order by projection_name, version, generation",
+    )
+    .bind(name)
+    .fetch_all(conn)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let Json(definition) = row.try_get(5)?;
+            Ok(Known {
+                name: row.try_get(0)?,
+                version: row.try_get(1)?,
+                projection_id: row.try_get(2)?,
+                role: row.try_get(3)?,
+                schema_oid: u32::try_from(row.try_get::<i64, _>(4)?).unwrap_or_default(),
+                definition,
+            })
+        })
+        .collect()
+}
+
+/// Lets one process at a time change what the database knows about a name, until the transaction ends.
+pub(crate) async fn lock(conn: &mut PgConnection, name: &str) -> sqlx::Result<()> {
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('foldd projection ' || $1, 0))")
+        .bind(name)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Enters a projection that is to be built, with its subscription at the start of the log. Returns its id.
+pub(crate) async fn enter(conn: &mut PgConnection, new: &New<'_>) -> sqlx::Result<String> {
+    let projection_id: String = sqlx::query_scalar(
+        "insert into es_projections (projection_name, version, role, kind, schema_name, schema_oid, definition)
+         values ($1, $2, 'building', $3, $4, $5::bigint::oid, $6) returning projection_id",
+    )
+    .bind(new.name)
+    .bind(new.version)
+    .bind(new.kind)
+    .bind(new.schema_name)
+    .bind(i64::from(new.schema_oid))
+    .bind(Json(new.definition))
+    .fetch_one(&mut *conn)
+    .await?;
+    sqlx::query("insert into es_subscriptions (subscription_id, categories) values ($1, $2)")
+        .bind(&projection_id)
+        .bind(new.categories)
+        .execute(conn)
+        .await?;
+    Ok(projection_id)
+}
+
+/// Forgets a projection that was never live, with its subscription.
+pub(crate) async fn forget(conn: &mut PgConnection, projection_id: &str) -> sqlx::Result<()> {
+    sqlx::query("delete from es_projections where projection_id = $1 and role = 'building'")
+        .bind(projection_id)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query("delete from es_subscriptions where subscription_id = $1")
+        .bind(projection_id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// A first build has reached the horizon: from now on it is the live version.
+pub(crate) async fn go_live(conn: &mut PgConnection, projection_id: &str) -> sqlx::Result<()> {
+    sqlx::query("update es_projections set role = 'live', live_at = now() where projection_id = $1 and role = 'building'")
+        .bind(projection_id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}

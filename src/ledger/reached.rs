@@ -1,0 +1,41 @@
+//! Whether a projection has reached a place in the log: what `wait` asks.
+
+use sqlx::PgConnection;
+
+use crate::cursor::Cursor;
+
+/// The answer to one look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// Everything up to the place is in the read model.
+    Yes,
+    /// Not yet.
+    NotYet,
+    /// There is no projection of this name.
+    Unknown,
+}
+
+/// Whether the live version of a projection, or the newest while none is live, has applied everything up to a cursor.
+///
+/// Also when its checkpoint is short of it, but no event of its categories lies between and none can appear any more.
+pub(crate) async fn reached(conn: &mut PgConnection, name: &str, target: Cursor) -> sqlx::Result<Reached> {
+    let answer: Option<bool> = sqlx::query_scalar(
+        "select (s.last_transaction_id, s.last_position) >= ($2::xid8, $3)
+                or (es_horizon() > $2::xid8 and not exists (
+                    select from es_read_after(s.categories, s.last_transaction_id, s.last_position, 1) e
+                    where (e.transaction_id, e.global_position) <= ($2::xid8, $3)))
+         from es_projections p join es_subscriptions s on s.subscription_id = p.projection_id
+         where p.projection_name = $1
+         order by p.role = 'live' desc, p.version desc, p.generation desc limit 1",
+    )
+    .bind(name)
+    .bind(target.transaction_id.to_string())
+    .bind(target.global_position)
+    .fetch_optional(conn)
+    .await?;
+    Ok(match answer {
+        None => Reached::Unknown,
+        Some(true) => Reached::Yes,
+        Some(false) => Reached::NotYet,
+    })
+}

@@ -1,0 +1,269 @@
+//! What every projection does, how far it is behind and why: the answer of `status` and `/api/status`.
+//!
+//! The field names are a contract with scripts and dashboards.
+
+use serde::Serialize;
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use super::phases::Trouble;
+use crate::cursor::Cursor;
+use crate::store::{self, Blocker};
+
+/// Transactions that have been open for less are nobody's trouble yet, in seconds.
+const BLOCKER_MIN_AGE: f64 = 1.0;
+
+/// The whole answer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status {
+    /// The log.
+    pub store: StoreStatus,
+    /// Every version of every projection.
+    pub projections: Vec<ProjectionStatus>,
+    /// Every replica that is running or whose lease has not ended.
+    pub replicas: Vec<ReplicaStatus>,
+}
+
+/// The log: how long it is, and how far it can be read.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StoreStatus {
+    /// The greatest committed global position.
+    pub head_position: i64,
+    /// Readers stay below this stamp.
+    pub horizon: String,
+    /// For how long the oldest transaction that holds the horizon has been open, in seconds.
+    pub horizon_age_seconds: f64,
+    /// Which horizon is in force; 0 is the oldest running transaction.
+    pub tier: u8,
+    /// Who holds the horizon.
+    pub blockers: Vec<Blocker>,
+}
+
+/// One version of a projection.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ProjectionStatus {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: i32,
+    /// `live`, `building` or `previous`.
+    pub role: String,
+    /// `standby`, `catching_up`, `live`, `backing_off`, `halted`, `paused` or `draining`.
+    pub phase: String,
+    /// Events of its categories after the checkpoint, up to the horizon.
+    pub lag_events: i64,
+    /// How old the first of them is.
+    pub lag_seconds: f64,
+    /// Committed events of its categories that are still beyond the horizon.
+    pub withheld_events: i64,
+    /// How fast it has been folding lately.
+    pub events_per_second: f64,
+    /// How many events are parked.
+    pub dead_letters: i64,
+    /// Why it does not move.
+    pub error: Option<Trouble>,
+    /// How far a build has come.
+    pub build: Option<BuildStatus>,
+    /// Where each part stands.
+    pub partitions: Vec<PartitionStatus>,
+}
+
+/// How far a build has come.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BuildStatus {
+    /// Events folded.
+    pub done: i64,
+    /// Events to fold in all.
+    pub total: i64,
+    /// How fast, lately.
+    pub events_per_second: f64,
+    /// When it will be done at that rate; `None` while there is none.
+    pub eta_seconds: Option<f64>,
+    /// What it waits for, when it waits.
+    pub waiting_for: Option<String>,
+}
+
+/// One part of a projection, with a checkpoint of its own.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PartitionStatus {
+    /// Its number, from 0.
+    pub partition: i32,
+    /// The replica that holds it.
+    pub holder: Option<Uuid>,
+    /// How far it has come.
+    pub checkpoint: Cursor,
+}
+
+/// One running process.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ReplicaStatus {
+    /// Its identity, new with every start.
+    pub id: Uuid,
+    /// The host's name.
+    pub host: String,
+    /// When it started, by the database's clock.
+    pub started_at: chrono::DateTime<chrono::Utc>,
+    /// When it was last heard of.
+    pub heartbeat_at: chrono::DateTime<chrono::Utc>,
+    /// How many subscriptions it holds.
+    pub leases: i64,
+    /// Whether it is about to leave.
+    pub draining: bool,
+}
+
+/// Where the lag comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LagSource {
+    /// Counted now, exactly; costs a walk over the backlog.
+    Counted,
+    /// As the holders last published it, at most about a second ago.
+    Published,
+}
+
+/// Reads the status as the database has it. Projections are those whose name is in `only`, or all.
+pub(crate) async fn read(
+    conn: &mut PgConnection,
+    lag: LagSource,
+    only: Option<&str>,
+) -> store::Result<Status> {
+    Ok(Status {
+        store: read_store(conn).await?,
+        projections: read_projections(conn, lag, only).await?,
+        replicas: read_replicas(conn).await?,
+    })
+}
+
+async fn read_store(conn: &mut PgConnection) -> store::Result<StoreStatus> {
+    let (head_position, horizon): (i64, String) = sqlx::query_as(
+        "select (select coalesce(max(global_position), 0) from es_events), es_horizon()::text",
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    let blockers = store::blockers(conn, BLOCKER_MIN_AGE).await?;
+    let horizon_age_seconds = blockers.iter().filter_map(|blocker| blocker.age_seconds).fold(0.0, f64::max);
+    Ok(StoreStatus { head_position, horizon, horizon_age_seconds, tier: 0, blockers })
+}
+
+async fn read_projections(
+    conn: &mut PgConnection,
+    lag: LagSource,
+    only: Option<&str>,
+) -> store::Result<Vec<ProjectionStatus>> {
+    // A phase is only as true as its publisher is alive: without a holder a projection stands by, unless it halted.
+    let rows = sqlx::query(
+        "select p.projection_name, p.version, p.role, s.holder, s.last_transaction_id::text::bigint as stamp,
+                s.last_position,
+                case when r.lease_until > clock_timestamp() then coalesce(ph.phase, 'standby')
+                     when ph.phase = 'halted' then 'halted' else 'standby' end as phase,
+                ph.error,
+                case when r.lease_until > clock_timestamp() then coalesce(ph.events_per_second, 0) else 0 end as rate,
+                case when $1 then es_count_after(s.categories, s.last_transaction_id, s.last_position)
+                     else coalesce(ph.lag_events, 0) end as lag_events,
+                case when $1 then (
+                         select extract(epoch from clock_timestamp() - e.created_at)::float8
+                         from es_read_after(s.categories, s.last_transaction_id, s.last_position, 1) e)
+                     else ph.lag_seconds end as lag_seconds,
+                es_count_after(s.categories, greatest(s.last_transaction_id, es_horizon()), 0,
+                               '18446744073709551615'::xid8) as withheld,
+                case when p.role = 'building' then es_count_after(s.categories, '0', 0) end as total
+         from es_projections p
+         join es_subscriptions s on s.subscription_id = p.projection_id
+         left join es_phases ph on ph.subscription_id = s.subscription_id
+         left join es_replicas r on r.replica_id = s.holder
+         where $2::text is null or p.projection_name = $2
+         order by p.projection_name, p.version, p.generation",
+    )
+    .bind(lag == LagSource::Counted)
+    .bind(only)
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut projections: Vec<ProjectionStatus> = rows.iter().map(projection).collect::<sqlx::Result<_>>()?;
+    projections.extend(read_unbuilt(conn, only).await?);
+    Ok(projections)
+}
+
+fn projection(row: &PgRow) -> sqlx::Result<ProjectionStatus> {
+    let lag_events: i64 = row.try_get("lag_events")?;
+    let events_per_second: f64 = row.try_get("rate")?;
+    let total: Option<i64> = row.try_get("total")?;
+    let stamp: i64 = row.try_get("stamp")?;
+    Ok(ProjectionStatus {
+        name: row.try_get("projection_name")?,
+        version: row.try_get("version")?,
+        role: row.try_get("role")?,
+        phase: row.try_get("phase")?,
+        lag_events,
+        lag_seconds: row.try_get::<Option<f64>, _>("lag_seconds")?.unwrap_or(0.0).max(0.0),
+        withheld_events: row.try_get("withheld")?,
+        events_per_second,
+        dead_letters: 0,
+        error: row.try_get::<Option<Json<Trouble>>, _>("error")?.map(|Json(trouble)| trouble),
+        build: total.map(|total| BuildStatus {
+            done: (total - lag_events).max(0),
+            total,
+            events_per_second,
+            eta_seconds: (events_per_second > 0.0).then(|| lag_events as f64 / events_per_second),
+            waiting_for: None,
+        }),
+        partitions: vec![PartitionStatus {
+            partition: 0,
+            holder: row.try_get("holder")?,
+            checkpoint: Cursor::from((stamp.cast_unsigned(), row.try_get("last_position")?)),
+        }],
+    })
+}
+
+/// Projections that could not be built: they have a published line and no subscription.
+async fn read_unbuilt(conn: &mut PgConnection, only: Option<&str>) -> sqlx::Result<Vec<ProjectionStatus>> {
+    let rows: Vec<(String, i32, String, Option<Json<Trouble>>)> = sqlx::query_as(
+        "select split_part(ph.subscription_id, '@', 1), split_part(ph.subscription_id, '@', 2)::int, ph.phase, ph.error
+         from es_phases ph
+         where not exists (select from es_subscriptions s where s.subscription_id = ph.subscription_id)
+           and ($1::text is null or split_part(ph.subscription_id, '@', 1) = $1)
+         order by 1, 2",
+    )
+    .bind(only)
+    .fetch_all(conn)
+    .await?;
+    let unbuilt =
+        |(name, version, phase, error): (String, i32, String, Option<Json<Trouble>>)| ProjectionStatus {
+            name,
+            version,
+            role: "building".to_owned(),
+            phase,
+            lag_events: 0,
+            lag_seconds: 0.0,
+            withheld_events: 0,
+            events_per_second: 0.0,
+            dead_letters: 0,
+            error: error.map(|Json(trouble)| trouble),
+            build: None,
+            partitions: Vec::new(),
+        };
+    Ok(rows.into_iter().map(unbuilt).collect())
+}
+
+async fn read_replicas(conn: &mut PgConnection) -> store::Result<Vec<ReplicaStatus>> {
+    let rows = sqlx::query(
+        "select r.replica_id, r.host, r.started_at, r.heartbeat_at, r.draining,
+                (select count(*) from es_subscriptions s where s.holder = r.replica_id) as leases
+         from es_replicas r where r.lease_until > clock_timestamp() order by r.started_at",
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(ReplicaStatus {
+                id: row.try_get(0)?,
+                host: row.try_get(1)?,
+                started_at: row.try_get(2)?,
+                heartbeat_at: row.try_get(3)?,
+                leases: row.try_get(5)?,
+                draining: row.try_get(4)?,
+            })
+        })
+        .collect::<sqlx::Result<_>>()
+        .map_err(Into::into)
+}

@@ -1,0 +1,369 @@
+//! Every metric there is. No other file names one.
+//!
+//! A gauge that nobody has set says nothing: it holds NaN, and [`Exporter::render`] leaves such lines out. So a
+//! subscription never shows a made-up zero before it was measured, and withdraws what it no longer knows by setting
+//! NaN. That is how a replica that loses a lease stops exporting lag: the holder alone does. Counters and histograms
+//! stay, since what this process has done remains true; should those go as well, the same filter is the place.
+//!
+//! Labels are bounded: names and versions of projections, partitions, and the words of `labels`. Never a stream, an event
+//! or a message.
+
+mod labels;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Label, SharedString, Unit};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+pub(crate) use labels::{BatchOutcome, ConnectionRole, ErrorKind, LeaseTransition};
+
+/// Upper bounds of time buckets, in seconds: from one statement to a delivery in trouble. A live batch may take 0.2.
+const SECONDS_BUCKETS: [f64; 14] =
+    [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0];
+/// Upper bounds of page sizes, in events.
+const EVENTS_BUCKETS: [f64; 10] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 100_000.0];
+
+/// The phases of a subscription, as status and metrics spell them.
+pub(crate) const PHASES: [&str; 7] =
+    ["standby", "catching_up", "live", "backing_off", "halted", "paused", "draining"];
+
+/// What a metric is, for its description and for the reference.
+struct Metric {
+    kind: Kind,
+    name: &'static str,
+    unit: Option<Unit>,
+    help: &'static str,
+}
+
+/// How a metric moves.
+enum Kind {
+    Gauge,
+    Counter,
+    Histogram,
+}
+
+/// Declares each metric in one place: the constant that names it, and its entry in `METRICS`.
+macro_rules! declare_metrics {
+    ($($kind:ident $constant:ident = $name:literal, $unit:expr, $help:literal;)+) => {
+        $(const $constant: &str = $name;)+
+        const METRICS: &[Metric] =
+            &[$(Metric { kind: Kind::$kind, name: $constant, unit: $unit, help: $help }),+];
+    };
+}
+
+declare_metrics! {
+    Gauge LAG_EVENTS = "foldd_lag_events", Some(Unit::Count),
+        "Events of its categories after the checkpoint, up to the horizon.";
+    Gauge LAG_SECONDS = "foldd_lag_seconds", Some(Unit::Seconds),
+        "Age of the oldest event up to the horizon that is not applied yet.";
+    Gauge WITHHELD_EVENTS = "foldd_withheld_events", Some(Unit::Count),
+        "Committed events of its categories that are still beyond the horizon.";
+    Gauge POSITION = "foldd_position", None,
+        "Global position of the last event applied.";
+    Gauge HEAD_POSITION = "foldd_head_position", None,
+        "Greatest committed global position of the log.";
+    Gauge HORIZON_AGE_SECONDS = "foldd_horizon_age_seconds", Some(Unit::Seconds),
+        "For how long the oldest transaction that holds the horizon has been open.";
+    Gauge HORIZON_BLOCKERS = "foldd_horizon_blockers", Some(Unit::Count),
+        "Transactions that hold the horizon, by cause.";
+    Gauge PHASE = "foldd_phase", None,
+        "1 for the phase the subscription is in, 0 for the others.";
+    Gauge LEASE_HELD = "foldd_lease_held", None,
+        "1 while this replica holds the subscription.";
+    Gauge BUILD_PROGRESS_RATIO = "foldd_build_progress_ratio", None,
+        "Share of its events that a build has folded, from 0 to 1.";
+    Gauge BUILD_ETA_SECONDS = "foldd_build_eta_seconds", Some(Unit::Seconds),
+        "Time until a build is done, at its present rate.";
+    Gauge LAST_PROGRESS_TIMESTAMP_SECONDS = "foldd_last_progress_timestamp_seconds", Some(Unit::Seconds),
+        "When the checkpoint last moved, or nothing was left to do: Unix time by the database's clock.";
+    Gauge CONNECTIONS = "foldd_connections", Some(Unit::Count),
+        "Open database connections, by what they are for.";
+    Gauge BUILD_INFO = "foldd_build_info", None,
+        "Always 1; the version of foldd is its label.";
+    Counter EVENTS_APPLIED_TOTAL = "foldd_events_applied_total", Some(Unit::Count),
+        "Events handed to the handler, in batches that committed.";
+    Counter EVENTS_SKIPPED_TOTAL = "foldd_events_skipped_total", Some(Unit::Count),
+        "Events passed over because no handler wants their type.";
+    Counter BATCHES_TOTAL = "foldd_batches_total", Some(Unit::Count),
+        "Batches, by how they ended.";
+    Counter ERRORS_TOTAL = "foldd_errors_total", Some(Unit::Count),
+        "Faults, by kind.";
+    Counter RETRIES_TOTAL = "foldd_retries_total", Some(Unit::Count),
+        "Batches tried again after a fault.";
+    Counter LEASE_TRANSITIONS_TOTAL = "foldd_lease_transitions_total", Some(Unit::Count),
+        "Leases taken, lost and released.";
+    Counter POLLS_TOTAL = "foldd_polls_total", Some(Unit::Count),
+        "How often the watcher has looked at the log.";
+    Histogram BATCH_DURATION_SECONDS = "foldd_batch_duration_seconds", Some(Unit::Seconds),
+        "How long a batch that applied events took, commit included.";
+    Histogram BATCH_EVENTS = "foldd_batch_events", Some(Unit::Count),
+        "How many events a batch held that applied any.";
+    Histogram DELIVERY_SECONDS = "foldd_delivery_seconds", Some(Unit::Seconds),
+        "From append to applied, while live.";
+}
+
+/// Installs the recorder of the process and describes every metric. Handles taken before record nothing.
+///
+/// # Errors
+/// A recorder has been installed before.
+pub(crate) fn install() -> Result<Exporter, BuildError> {
+    let recorder = builder()?.build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder)?;
+    Ok(Exporter::new(handle))
+}
+
+fn builder() -> Result<PrometheusBuilder, BuildError> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(BATCH_EVENTS.to_owned()), &EVENTS_BUCKETS)
+}
+
+/// Turns what was recorded into Prometheus' text format.
+#[derive(Clone)]
+pub(crate) struct Exporter {
+    handle: PrometheusHandle,
+    process: metrics_process::Collector,
+}
+
+impl Exporter {
+    /// The recorder behind `handle` is the current one.
+    fn new(handle: PrometheusHandle) -> Self {
+        for Metric { kind, name, unit, help } in METRICS {
+            let unit = unit.unwrap_or(Unit::Count);
+            match kind {
+                Kind::Gauge => metrics::describe_gauge!(*name, unit, *help),
+                Kind::Counter => metrics::describe_counter!(*name, unit, *help),
+                Kind::Histogram => metrics::describe_histogram!(*name, unit, *help),
+            }
+        }
+        metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        let process = metrics_process::Collector::default();
+        process.describe();
+        Self { handle, process }
+    }
+
+    /// Everything that has a value now, process metrics included.
+    pub(crate) fn render(&self) -> String {
+        self.process.collect();
+        without_unset(&self.handle.render())
+    }
+
+    /// Sorts recorded samples into their buckets. Must run every few seconds: samples that nobody scrapes or sorts
+    /// pile up for ever.
+    pub(crate) fn run_upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// One with a recorder of its own, which is the current one only while `record` runs.
+    #[cfg(test)]
+    pub(crate) fn detached(record: impl FnOnce()) -> Result<Self, BuildError> {
+        let recorder = builder()?.build_recorder();
+        let handle = recorder.handle();
+        Ok(metrics::with_local_recorder(&recorder, || {
+            let exporter = Self::new(handle);
+            record();
+            exporter
+        }))
+    }
+}
+
+/// Drops the lines of gauges that hold NaN, and the blank ones between families.
+fn without_unset(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    for line in
+        text.lines().filter(|line| !line.is_empty() && (line.starts_with('#') || !line.ends_with(" NaN")))
+    {
+        kept.push_str(line);
+        kept.push('\n');
+    }
+    kept
+}
+
+/// A gauge without a value yet.
+fn unset(name: &'static str, labels: Vec<Label>) -> Gauge {
+    let gauge = metrics::gauge!(name, labels);
+    gauge.set(f64::NAN);
+    gauge
+}
+
+/// The number of connections of this role that are open now.
+pub(crate) fn connections(role: ConnectionRole, open: usize) {
+    metrics::gauge!(CONNECTIONS, "role" => ConnectionRole::WORDS[role as usize]).set(open as f64);
+}
+
+/// The metrics of the log. The watcher has them.
+pub(crate) struct StoreMetrics {
+    head_position: Gauge,
+    horizon_age: Gauge,
+    polls: Counter,
+}
+
+impl StoreMetrics {
+    /// Registers them.
+    pub(crate) fn new() -> Self {
+        Self {
+            head_position: unset(HEAD_POSITION, vec![]),
+            horizon_age: unset(HORIZON_AGE_SECONDS, vec![]),
+            polls: metrics::counter!(POLLS_TOTAL),
+        }
+    }
+
+    /// The watcher looked at the log once more, and saw its head here.
+    pub(crate) fn polled(&self, head_position: i64) {
+        self.polls.increment(1);
+        self.head_position.set(head_position as f64);
+    }
+
+    /// For how long the horizon has been held, and by how many of each cause; name all causes, most of them with 0.
+    pub(crate) fn horizon(
+        &self,
+        age_seconds: f64,
+        blockers: impl IntoIterator<Item = (&'static str, usize)>,
+    ) {
+        self.horizon_age.set(age_seconds);
+        for (cause, count) in blockers {
+            metrics::gauge!(HORIZON_BLOCKERS, "cause" => cause).set(count as f64);
+        }
+    }
+}
+
+/// The metrics of one subscription, registered once, so that recording is an atomic operation and no look-up.
+pub(crate) struct SubscriptionMetrics {
+    lag_events: Gauge,
+    lag_seconds: Gauge,
+    withheld: Gauge,
+    position: Gauge,
+    phases: [Gauge; PHASES.len()],
+    lease_held: Gauge,
+    build_progress: Gauge,
+    build_eta: Gauge,
+    last_progress: Gauge,
+    applied: Counter,
+    skipped: Counter,
+    batches: [Counter; BatchOutcome::WORDS.len()],
+    errors: [Counter; ErrorKind::WORDS.len()],
+    retries: Counter,
+    transitions: [Counter; LeaseTransition::WORDS.len()],
+    batch_duration: Histogram,
+    batch_events: Histogram,
+    delivery: Histogram,
+}
+
+impl SubscriptionMetrics {
+    /// Registers them: counters at 0, gauges without a value.
+    pub(crate) fn new(projection: &str, version: i32, partition: i32) -> Self {
+        let labels = vec![
+            Label::new("projection", SharedString::from(projection.to_owned())),
+            Label::new("version", version.to_string()),
+            Label::new("partition", partition.to_string()),
+        ];
+        let and = |label: &'static str, word: &'static str| {
+            labels.iter().cloned().chain([Label::from_static_parts(label, word)]).collect::<Vec<_>>()
+        };
+        Self {
+            lag_events: unset(LAG_EVENTS, labels.clone()),
+            lag_seconds: unset(LAG_SECONDS, labels.clone()),
+            withheld: unset(WITHHELD_EVENTS, labels.clone()),
+            position: unset(POSITION, labels.clone()),
+            phases: PHASES.map(|phase| unset(PHASE, and("phase", phase))),
+            lease_held: unset(LEASE_HELD, labels.clone()),
+            build_progress: unset(BUILD_PROGRESS_RATIO, labels.clone()),
+            build_eta: unset(BUILD_ETA_SECONDS, labels.clone()),
+            last_progress: unset(LAST_PROGRESS_TIMESTAMP_SECONDS, labels.clone()),
+            applied: metrics::counter!(EVENTS_APPLIED_TOTAL, labels.clone()),
+            skipped: metrics::counter!(EVENTS_SKIPPED_TOTAL, labels.clone()),
+            batches: BatchOutcome::WORDS.map(|word| metrics::counter!(BATCHES_TOTAL, and("outcome", word))),
+            errors: ErrorKind::WORDS.map(|word| metrics::counter!(ERRORS_TOTAL, and("kind", word))),
+            retries: metrics::counter!(RETRIES_TOTAL, labels.clone()),
+            transitions: LeaseTransition::WORDS
+                .map(|word| metrics::counter!(LEASE_TRANSITIONS_TOTAL, and("to", word))),
+            batch_duration: metrics::histogram!(BATCH_DURATION_SECONDS, labels.clone()),
+            batch_events: metrics::histogram!(BATCH_EVENTS, labels.clone()),
+            delivery: metrics::histogram!(DELIVERY_SECONDS, labels),
+        }
+    }
+
+    /// A batch of `events` ended like this. Size and time are kept of those that applied some: empty pages would
+    /// drown them, and failed ones measure a timeout.
+    pub(crate) fn batch(&self, outcome: BatchOutcome, events: u64, took: Duration) {
+        self.batches[outcome as usize].increment(1);
+        if outcome == BatchOutcome::Committed {
+            self.batch_events.record(events as f64);
+            self.batch_duration.record(took);
+        }
+    }
+
+    /// A committed batch handed `events` to the handler, and passed over `skipped`.
+    pub(crate) fn applied(&self, events: u64, skipped: u64) {
+        self.applied.increment(events);
+        self.skipped.increment(skipped);
+    }
+
+    /// One fault.
+    pub(crate) fn error(&self, kind: ErrorKind) {
+        self.errors[kind as usize].increment(1);
+    }
+
+    /// A batch is tried again.
+    pub(crate) fn retry(&self) {
+        self.retries.increment(1);
+    }
+
+    /// How far behind the horizon it is.
+    pub(crate) fn lag(&self, events: i64, seconds: f64) {
+        self.lag_events.set(events as f64);
+        self.lag_seconds.set(seconds);
+    }
+
+    /// How many committed events of its categories are beyond the horizon.
+    pub(crate) fn withheld(&self, events: i64) {
+        self.withheld.set(events as f64);
+    }
+
+    /// The last event applied.
+    pub(crate) fn position(&self, position: i64) {
+        self.position.set(position as f64);
+    }
+
+    /// Seconds from append to applied of `events` events. Only while live: a backlog would report its age.
+    pub(crate) fn delivery(&self, seconds: f64, events: usize) {
+        self.delivery.record_many(seconds, events);
+    }
+
+    /// The checkpoint moved, or nothing was left to do, at this Unix time by the database's clock.
+    pub(crate) fn progress_now(&self, unix_seconds: f64) {
+        self.last_progress.set(unix_seconds);
+    }
+
+    /// It is in this phase, one of [`PHASES`].
+    pub(crate) fn phase(&self, phase: &'static str) {
+        debug_assert!(PHASES.contains(&phase), "'{phase}' is no phase");
+        for (gauge, name) in self.phases.iter().zip(PHASES) {
+            gauge.set(f64::from(u8::from(name == phase)));
+        }
+    }
+
+    /// What became of the lease. Whoever does not hold it knows nothing of lag, position and build any more.
+    pub(crate) fn lease(&self, to: LeaseTransition) {
+        self.transitions[to as usize].increment(1);
+        let held = to == LeaseTransition::Taken;
+        self.lease_held.set(f64::from(u8::from(held)));
+        if !held {
+            let known =
+                [&self.lag_events, &self.lag_seconds, &self.withheld, &self.position, &self.last_progress];
+            known.into_iter().for_each(|gauge| gauge.set(f64::NAN));
+            self.build(None);
+        }
+    }
+
+    /// How much of a build is done, from 0 to 1, and in how many seconds the rest will be, where that can be told;
+    /// `None` when nothing is being built.
+    pub(crate) fn build(&self, progress: Option<(f64, Option<f64>)>) {
+        let (ratio, eta) = progress.unwrap_or((f64::NAN, None));
+        self.build_progress.set(ratio);
+        self.build_eta.set(eta.unwrap_or(f64::NAN));
+    }
+}

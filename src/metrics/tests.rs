@@ -1,0 +1,86 @@
+use std::time::Duration;
+
+use super::{
+    BatchOutcome, ConnectionRole, ErrorKind, Exporter, LeaseTransition, METRICS, PHASES, StoreMetrics,
+    SubscriptionMetrics, connections,
+};
+
+/// Records every metric once, of one subscription that is building.
+fn record_all() {
+    let store = StoreMetrics::new();
+    store.polled(561_470);
+    store.horizon(1.5, [("appender", 0), ("other_database", 1)]);
+    connections(ConnectionRole::Worker, 4);
+    let fines = SubscriptionMetrics::new("fines", 1, 0);
+    fines.lease(LeaseTransition::Taken);
+    fines.phase("live");
+    fines.batch(BatchOutcome::Committed, 250, Duration::from_millis(40));
+    fines.applied(250, 7);
+    fines.error(ErrorKind::Handler);
+    fines.retry();
+    fines.lag(3, 0.25);
+    fines.withheld(2);
+    fines.position(561_467);
+    fines.delivery(0.08, 250);
+    fines.progress_now(1_700_000_000.5);
+    fines.build(Some((0.5, Some(12.0))));
+}
+
+fn rendered(record: impl FnOnce()) -> String {
+    Exporter::detached(record).expect("a recorder of its own").render()
+}
+
+#[test]
+fn every_metric_is_described_and_every_described_one_is_recorded() {
+    let text = rendered(record_all);
+    for metric in METRICS {
+        assert!(text.contains(&format!("# HELP {} ", metric.name)), "{}", metric.name);
+        let recorded = text.lines().filter(|line| !line.starts_with('#'));
+        assert!(recorded.into_iter().any(|line| line.starts_with(metric.name)), "{}", metric.name);
+    }
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    for name in types.filter_map(|line| line.split(' ').next()).filter(|name| name.starts_with("foldd_")) {
+        assert!(METRICS.iter().any(|metric| metric.name == name), "{name} is not described");
+    }
+}
+
+#[test]
+fn one_phase_is_one_and_all_others_are_zero() {
+    let text = rendered(|| SubscriptionMetrics::new("fines", 1, 0).phase("halted"));
+    let phases: Vec<_> = text.lines().filter(|line| line.starts_with("foldd_phase{")).collect();
+    assert_eq!(phases.len(), PHASES.len());
+    let ones: Vec<_> = phases.iter().filter(|line| line.ends_with(" 1")).collect();
+    assert!(matches!(ones[..], [line] if line.contains("phase=\"halted\"")), "{ones:?}");
+}
+
+#[test]
+fn what_was_never_measured_is_not_exported() {
+    let text = rendered(|| drop(SubscriptionMetrics::new("fines", 1, 0)));
+    assert!(text.contains("foldd_events_applied_total{"));
+    assert!(!text.contains("foldd_lag_events{"));
+    assert!(!text.contains("NaN"));
+}
+
+#[test]
+fn who_loses_the_lease_exports_no_lag() {
+    let text = rendered(|| {
+        let fines = SubscriptionMetrics::new("fines", 1, 0);
+        fines.lease(LeaseTransition::Taken);
+        fines.lag(5, 1.0);
+        fines.build(Some((0.5, None)));
+        fines.lease(LeaseTransition::Lost);
+    });
+    assert!(!text.contains("foldd_lag_events{") && !text.contains("foldd_build_progress_ratio{"));
+    assert!(text.contains("foldd_lease_held{projection=\"fines\",version=\"1\",partition=\"0\"} 0"));
+}
+
+#[test]
+fn times_fall_into_buckets() {
+    let text = rendered(record_all);
+    for name in ["foldd_batch_duration_seconds", "foldd_delivery_seconds", "foldd_batch_events"] {
+        assert!(text.contains(&format!("# TYPE {name} histogram")), "{name}");
+    }
+    assert!(
+        text.contains("foldd_delivery_seconds_count{projection=\"fines\",version=\"1\",partition=\"0\"} 250")
+    );
+}

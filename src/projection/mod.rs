@@ -1,0 +1,51 @@
+//! The seam: what users write, and what it becomes.
+//!
+//! **Promise.** A projection file is one readable text. Whatever is wrong with it is said with file, line and remedy,
+//! before anything is built. What runs in the database is exactly what stands in the file.
+//!
+//! **How.** `lexer` cuts SQL into tokens, so that markers and semicolons inside strings stay what they are; `file` reads
+//! front matter, markers, statements and tests; `settings` are the keys that a configuration may override;
+//! `definition` is the identity of a version, stored in the database; `sql` compiles a definition into one PL/pgSQL
+//! function, which reads a page, applies it and moves the checkpoint in one round trip.
+//!
+//! **What it never does.** It opens no connection and no file; event data never becomes SQL text.
+
+pub mod definition;
+pub mod file;
+pub mod lexer;
+pub mod settings;
+pub(crate) mod sql;
+
+use definition::Definition;
+use file::ProjectionFile;
+use settings::{MissingSetting, Settings};
+
+/// A projection as the configuration asks for it: a file, and what overrides its front matter.
+#[derive(Debug, Clone)]
+pub struct Projection {
+    /// Its name, which is also its schema's.
+    pub name: String,
+    /// The version that is asked for.
+    pub version: i32,
+    /// The effective settings.
+    pub settings: Settings,
+    /// What the version is.
+    pub definition: Definition,
+}
+
+impl Projection {
+    /// Joins a file with the settings that override its front matter.
+    ///
+    /// # Errors
+    /// When neither says which version it is, or which categories it reads.
+    pub fn of_file(file: &ProjectionFile, overrides: &Settings) -> Result<Self, MissingSetting> {
+        let settings = file.settings.overridden_by(overrides);
+        let version = settings.required_version(&file.name)?;
+        Ok(Self {
+            name: file.name.clone(),
+            version: i32::try_from(version).unwrap_or(i32::MAX),
+            definition: Definition::of_file(file, &settings)?,
+            settings,
+        })
+    }
+}

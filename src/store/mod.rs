@@ -1,0 +1,78 @@
+//! The event store: a log in PostgreSQL, written in one round trip and read in one order.
+//!
+//! **Promise.** What was acknowledged is in the log, once, in version order along its stream; a reader that stores its
+//! cursor and comes back sees every committed event exactly once, in (stamp, position) order, whoever else is writing.
+//!
+//! **How.** Every event carries a stamp, which is at least its writer's xid. Readers stay below the horizon, under
+//! which no transaction is still running; so nothing can appear behind a cursor. Stamps never fall along a stream,
+//! since the last one is kept in the stream's row and written under its lock. All of that happens in SQL functions
+//! (`migrations/`), so that every language appends and reads alike.
+//!
+//! **What it never does.** It does not know subscriptions, leases or projections; it starts no task; it reads no clock.
+//!
+//! **Where next.** `append` writes, `read` reads, `horizon` says how far, `scope` joins several streams in one
+//! transaction, `snapshot` shortens loading, `migrate` sets up the schema or adopts a plain one.
+
+mod adopt;
+mod aggregates;
+mod append;
+mod horizon;
+mod migrate;
+mod read;
+mod scope;
+mod snapshot;
+
+use sqlx::PgPool;
+
+pub use append::{Appended, ImportEvent};
+pub(crate) use append::{Columns, append, append_many};
+pub use horizon::{Blocker, BlockerCause, Horizon};
+pub(crate) use horizon::{Growth, Observation, blockers, observe, withheld};
+pub use migrate::Migrated;
+pub(crate) use migrate::{KNOWN as SCHEMA_VERSION, require_current};
+pub use read::Lag;
+pub(crate) use read::{count_after, cursor_of, head};
+pub use scope::{CommittedEvents, TransactionScope};
+
+/// The result of everything the event store does.
+pub type Result<T, E = crate::error::EventStoreError> = std::result::Result<T, E>;
+
+/// The event store, over a pool of connections. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct EventStore {
+    pool: PgPool,
+}
+
+impl EventStore {
+    /// An event store over this pool. Nothing is asked of the database yet; see [`migrate`](Self::migrate).
+    #[must_use]
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// The pool it works with.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Brings the schema up to date: creates it, upgrades it, or adopts a store of the plain shape.
+    ///
+    /// Safe from many processes at once, idempotent, and cheap when there is nothing to do. Adopting needs two
+    /// connections of the pool.
+    ///
+    /// # Errors
+    /// [`NewerSchema`](crate::EventStoreError::NewerSchema) when the database is ahead of this program, and
+    /// [`NotAdoptable`](crate::EventStoreError::NotAdoptable) when its tables are neither foldd's nor plain.
+    pub async fn migrate(&self) -> Result<Migrated> {
+        migrate::migrate(&self.pool).await
+    }
+
+    /// Begins a transaction over several streams. See [`TransactionScope`] for when not to.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn begin_transaction(&self) -> Result<TransactionScope> {
+        Ok(TransactionScope::new(self.pool.begin().await?))
+    }
+}

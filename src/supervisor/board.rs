@@ -1,0 +1,203 @@
+//! The board: what every subscription of this process does, read by whoever wants to know.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::engine::run::{Report, Subscription, View};
+use crate::ledger::phases::{Published, Trouble};
+use crate::metrics::SubscriptionMetrics;
+use crate::store::{Growth, Horizon};
+
+/// How quickly a shown rate follows the measured one, per publication.
+const SMOOTHING: f64 = 0.4;
+
+/// What the watcher saw last.
+#[derive(Debug, Clone)]
+pub(crate) struct Sight {
+    pub(crate) head_position: i64,
+    pub(crate) horizon: Horizon,
+    /// Whether transactions are running that hold the horizon.
+    pub(crate) stalled: bool,
+    /// When the horizon last moved, or had nothing to wait for.
+    pub(crate) moved_at: Instant,
+}
+
+impl Sight {
+    /// For how long the horizon has stood still while there was something behind it.
+    pub(crate) fn horizon_age(&self) -> Duration {
+        if self.stalled { self.moved_at.elapsed() } else { Duration::ZERO }
+    }
+}
+
+/// The board of one process.
+#[derive(Default)]
+pub(crate) struct Board {
+    lines: Mutex<Vec<Line>>,
+    sight: Mutex<Option<Sight>>,
+}
+
+/// One subscription on the board.
+struct Line {
+    subscription_id: String,
+    categories: Option<Vec<String>>,
+    report: Arc<Mutex<Report>>,
+    metrics: Arc<SubscriptionMetrics>,
+    scanned_before: i64,
+    rate: f64,
+    oldest_seconds: f64,
+    published: Option<Published>,
+}
+
+/// What to publish about all subscriptions now.
+pub(crate) struct Edition {
+    /// The lines that changed since they were last published.
+    pub(crate) changed: Vec<Published>,
+    /// The subscriptions held here that are behind: somebody should ask how old their next event is.
+    pub(crate) behind: Vec<String>,
+}
+
+impl Board {
+    /// Adds a subscription; its index is the order of the calls.
+    pub(crate) fn add(&self, subscription: &Subscription) {
+        self.lines().push(Line {
+            subscription_id: subscription.id().to_owned(),
+            categories: subscription.categories().map(<[String]>::to_vec),
+            report: subscription.report(),
+            metrics: subscription.metrics(),
+            scanned_before: 0,
+            rate: 0.0,
+            oldest_seconds: 0.0,
+            published: None,
+        });
+    }
+
+    /// How many subscriptions there are.
+    pub(crate) fn len(&self) -> usize {
+        self.lines().len()
+    }
+
+    /// Notes what the watcher saw.
+    pub(crate) fn see(&self, sight: Sight) {
+        *self.sight.lock().unwrap_or_else(PoisonError::into_inner) = Some(sight);
+    }
+
+    /// What the watcher saw last.
+    pub(crate) fn sight(&self) -> Option<Sight> {
+        self.sight.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes how old the next event of each lagging subscription is; the others have none.
+    pub(crate) fn age(&self, oldest: &HashMap<String, f64>) {
+        for line in self.lines().iter_mut() {
+            line.oldest_seconds = oldest.get(&line.subscription_id).copied().unwrap_or(0.0);
+        }
+    }
+
+    /// Forgets what was published: the next edition has everything.
+    pub(crate) fn forget_published(&self) {
+        for line in self.lines().iter_mut() {
+            line.published = None;
+        }
+    }
+
+    /// Measures every line over the last `interval`, sets its metrics, and says what changed.
+    ///
+    /// `withheld` are the committed events beyond the horizon, by category; `now` is the server's clock.
+    pub(crate) fn edition(
+        &self,
+        view: Option<&View>,
+        withheld: &Growth,
+        interval: Duration,
+        now: f64,
+    ) -> Edition {
+        let mut edition = Edition { changed: Vec::new(), behind: Vec::new() };
+        for line in self.lines().iter_mut() {
+            let report = line.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let progress = report.scanned - line.scanned_before;
+            line.scanned_before = report.scanned;
+            let measured = progress as f64 / interval.as_secs_f64().max(1e-3);
+            line.rate =
+                if line.rate == 0.0 { measured } else { line.rate + SMOOTHING * (measured - line.rate) };
+            if line.rate < 0.05 {
+                line.rate = 0.0;
+            }
+            let remaining = view
+                .zip(report.backlog)
+                .and_then(|(view, backlog)| backlog.remaining(view, line.categories.as_deref()))
+                .unwrap_or_default()
+                .max(0);
+            if report.held && remaining > 0 {
+                edition.behind.push(line.subscription_id.clone());
+            } else {
+                line.oldest_seconds = 0.0;
+            }
+            line.measure(&report, remaining, withheld, (progress > 0).then_some(now));
+            let published = Published {
+                subscription_id: line.subscription_id.clone(),
+                phase: report.phase.as_str(),
+                error: report.trouble,
+                events_per_second: line.rate,
+                lag_events: remaining,
+                lag_seconds: line.oldest_seconds,
+            };
+            // A standby has nothing to say about what somebody else holds.
+            if (report.held || published.error.is_some()) && line.published.as_ref() != Some(&published) {
+                line.published = Some(published.clone());
+                edition.changed.push(published);
+            }
+        }
+        edition
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Vec<Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    fn measure(&self, report: &Report, remaining: i64, withheld: &Growth, progressed_at: Option<f64>) {
+        let beyond = match &self.categories {
+            None => withheld.values().sum(),
+            Some(names) => names.iter().filter_map(|name| withheld.get(name)).sum(),
+        };
+        self.metrics.phase(report.phase.as_str());
+        if !report.held {
+            return;
+        }
+        self.metrics.lag(remaining, self.oldest_seconds);
+        self.metrics.withheld(beyond);
+        if let Some(now) = progressed_at {
+            self.metrics.progress_now(now);
+        }
+        let total = report.scanned + remaining;
+        let build = report.building.then(|| {
+            let ratio = if total > 0 { report.scanned as f64 / total as f64 } else { 1.0 };
+            (ratio, (self.rate > 0.0).then(|| remaining as f64 / self.rate))
+        });
+        self.metrics.build(build);
+    }
+}
+
+/// A projection that could not be prepared: it stands on the board without a subscription.
+#[derive(Debug, Clone)]
+pub(crate) struct Unprepared {
+    pub(crate) projection_id: String,
+    pub(crate) trouble: Trouble,
+}
+
+impl Unprepared {
+    /// Its line.
+    pub(crate) fn published(&self) -> Published {
+        Published {
+            subscription_id: self.projection_id.clone(),
+            phase: "halted",
+            error: Some(self.trouble.clone()),
+            events_per_second: 0.0,
+            lag_events: 0,
+            lag_seconds: 0.0,
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The supervisor: owns every task, the connection budget and the published status.
+//!
+//! **Promise.** Any number of subscriptions on a fixed number of connections: one watcher, one clerk, W workers. One that
+//! fails, hangs or halts holds up no other. PostgreSQL may go away and come back at any moment.
+//!
+//! **How.** The `watcher` looks at the log once per tick for everybody and wakes who is concerned. The `roster` is a fair
+//! queue; the `workers` take turns from it, one batch a turn. The `clerk` renews the lease of this replica and publishes
+//! the `board` once a second. Each has an outer loop that reconnects with backoff and an inner session that ends at the
+//! first error.
+//!
+//! **Draining.** The token is cancelled; no new turn begins; batches in hand commit or, past the deadline, are cut off and
+//! roll back; leases are released; everybody ends.
+//!
+//! **What it never does.** Nobody but this folder spawns a task. No wake-up carries data; polling is underneath.
+
+pub(crate) mod board;
+mod clerk;
+pub(crate) mod connector;
+mod roster;
+mod watcher;
+mod workers;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::engine::run::{Subscription, Terms};
+use crate::ledger::status::Status;
+use crate::metrics::{self, ConnectionRole, StoreMetrics};
+use crate::projection::Projection;
+use board::Board;
+use connector::{ConnectError, Connector, Limits};
+use roster::Roster;
+use watcher::Interests;
+
+/// What a daemon needs to know.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) terms: Terms,
+    pub(crate) workers: usize,
+    /// The longest pause between two looks at the log.
+    pub(crate) poll_interval: Duration,
+    /// How long batches in hand may take to finish when the process is to end.
+    pub(crate) drain_timeout: Duration,
+}
+
+/// Whether this process can do its work, and why not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Readiness {
+    /// The schema is the one this program needs.
+    pub(crate) migrated: bool,
+    /// The clerk has a connection.
+    pub(crate) database: bool,
+    /// The process is about to end.
+    pub(crate) draining: bool,
+}
+
+/// What the faces see of a daemon.
+#[derive(Debug, Clone)]
+pub(crate) struct Published {
+    pub(crate) readiness: watch::Receiver<Readiness>,
+    /// The last status and when it was read; `None` before the first one.
+    pub(crate) status: watch::Receiver<Option<(Instant, Arc<Status>)>>,
+    /// Notified by whoever looks at the status: it is refreshed only while somebody does.
+    pub(crate) wanted: Arc<Notify>,
+}
+
+/// Why a daemon ended, other than by request.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SupervisorError {
+    /// There is no connection, and waiting will not help.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The database refused, and waiting will not help.
+    #[error("the database reported an error")]
+    Database(#[from] sqlx::Error),
+}
+
+/// What the tasks of one daemon share.
+pub(crate) struct Daemon {
+    connector: Connector,
+    terms: Terms,
+    poll_interval: Duration,
+    board: Board,
+    /// When the lease was last renewed, by this process's own clock: it may only shorten trust.
+    renewed: Mutex<Option<Instant>>,
+    readiness: watch::Sender<Readiness>,
+    wanted: Arc<Notify>,
+    /// Open connections by role.
+    open: [AtomicUsize; 3],
+}
+
+/// A daemon that has not started yet.
+pub(crate) struct Supervisor {
+    daemon: Arc<Daemon>,
+    workers: usize,
+    drain_timeout: Duration,
+    status: watch::Sender<Option<(Instant, Arc<Status>)>>,
+}
+
+impl Supervisor {
+    /// A supervisor, and what the faces may see of it.
+    pub(crate) fn new(settings: Settings, connector: Connector) -> (Self, Published) {
+        let (readiness, readiness_seen) = watch::channel(Readiness::default());
+        let (status, status_seen) = watch::channel(None);
+        let wanted = Arc::new(Notify::new());
+        wanted.notify_one();
+        let daemon = Arc::new(Daemon {
+            connector,
+            terms: settings.terms,
+            poll_interval: settings.poll_interval,
+            board: Board::default(),
+            renewed: Mutex::new(None),
+            readiness,
+            wanted: Arc::clone(&wanted),
+            open: Default::default(),
+        });
+        let published = Published { readiness: readiness_seen, status: status_seen, wanted };
+        let drain_timeout = settings.drain_timeout;
+        (Self { daemon, workers: settings.workers, drain_timeout, status }, published)
+    }
+
+    /// Says that the schema is as it must be.
+    pub(crate) fn migrated(&self) {
+        self.daemon.readiness(|readiness| readiness.migrated = true);
+    }
+
+    /// Runs until cancelled, then drains.
+    ///
+    /// # Errors
+    /// Only at the start: when the database cannot be used, and waiting will not help.
+    pub(crate) async fn run(
+        self,
+        projections: &[Projection],
+        cancel: CancellationToken,
+    ) -> Result<(), SupervisorError> {
+        let opened = cancel.run_until_cancelled(clerk::open(&self.daemon, projections)).await;
+        let Some(opened) = opened else { return Ok(()) };
+        let (conn, ready, unprepared) = opened?;
+
+        let daemon = self.daemon;
+        let mut interests = Interests::default();
+        let subscriptions: Vec<_> =
+            ready.into_iter().map(|ready| Subscription::new(ready, &daemon.terms)).collect();
+        for (index, subscription) in subscriptions.iter().enumerate() {
+            interests.add(index, subscription.categories());
+            daemon.board.add(subscription);
+        }
+        tracing::info!(
+            projections = subscriptions.len(),
+            unprepared = unprepared.len(),
+            workers = self.workers,
+            "daemon started"
+        );
+        let roster = Arc::new(Roster::new(subscriptions));
+        let (views, views_seen) = watch::channel(None);
+        let (books, workers) = (TaskTracker::new(), TaskTracker::new());
+        let close = CancellationToken::new();
+        books.spawn(watcher::watch(
+            Arc::clone(&daemon),
+            Arc::clone(&roster),
+            interests,
+            views,
+            close.clone(),
+        ));
+        let desk = clerk::Desk {
+            daemon: Arc::clone(&daemon),
+            unprepared,
+            metrics: StoreMetrics::new(),
+            views: views_seen.clone(),
+            status: self.status,
+            close: close.clone(),
+            drain: cancel.clone(),
+        };
+        books.spawn(clerk::keep(desk, conn));
+        let mut hands = Vec::new();
+        for _ in 0..self.workers {
+            let work =
+                workers::work(Arc::clone(&daemon), Arc::clone(&roster), views_seen.clone(), cancel.clone());
+            hands.push(workers.spawn(work).abort_handle());
+        }
+        workers.close();
+        books.close();
+
+        cancel.cancelled().await;
+        tracing::info!("draining");
+        daemon.readiness(|readiness| readiness.draining = true);
+        roster.drain();
+        if tokio::time::timeout(self.drain_timeout, workers.wait()).await.is_err() {
+            tracing::warn!(after = ?self.drain_timeout, "batches still in hand are cut off and roll back");
+            hands.iter().for_each(tokio::task::AbortHandle::abort);
+            workers.wait().await;
+        }
+        close.cancel();
+        books.wait().await;
+        Ok(())
+    }
+}
+
+impl Daemon {
+    /// The limits of every session: below the lease time, so that a stopped process holds nothing for longer.
+    fn limits(&self) -> Limits {
+        let terms = &self.terms;
+        Limits {
+            statement: terms.batch_timeout,
+            lock: terms.batch_timeout / 2,
+            idle_in_transaction: terms.replica.lease / 2,
+        }
+    }
+
+    /// Until when this process may believe that it holds what it took.
+    fn trusted_until(&self) -> Instant {
+        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        renewed.map_or_else(Instant::now, |renewed| renewed + self.terms.replica.lease)
+    }
+
+    fn trust_from(&self, asked: Instant) {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+    }
+
+    fn renewed_within(&self, age: Duration) -> bool {
+        self.renewed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some_and(|renewed| renewed.elapsed() < age)
+    }
+
+    fn opened(&self, role: ConnectionRole) {
+        metrics::connections(role, self.open[role as usize].fetch_add(1, Ordering::Relaxed) + 1);
+    }
+
+    fn closed(&self, role: ConnectionRole) {
+        metrics::connections(role, self.open[role as usize].fetch_sub(1, Ordering::Relaxed) - 1);
+    }
+
+    fn readiness(&self, change: impl FnOnce(&mut Readiness)) {
+        self.readiness.send_modify(change);
+    }
+}
