@@ -119,7 +119,7 @@ impl LineReader {
         self.line
     }
 
-    /// Brings the next line into the buffer, without its end. False at the end of the input.
+    /// Brings the next line into the buffer. False at the end of the input.
     fn fill(&mut self) -> Result<bool, Complaint> {
         self.buffer.clear();
         self.buffer.shrink_to(KEPT_BYTES);

@@ -39,8 +39,10 @@ proptest! {
             prop_assert!(clock <= occurred_at, "{occurred_at} after {clock}");
             clock = occurred_at;
             if event.stream_id.starts_with("courier-") {
-                let legal = if kind == "Shift Started" { on_shift.insert(event.stream_id) } else { on_shift.remove(&event.stream_id) };
-                prop_assert!(legal, "{kind}");
+                let (courier, begins) = (event.stream_id, kind == "Shift Started");
+                let was_off = !on_shift.contains(&courier);
+                prop_assert_eq!(begins, was_off, "{} of {}", kind, courier);
+                if begins { on_shift.insert(courier) } else { on_shift.remove(&courier) };
                 continue;
             }
             if let Some(courier) = data["courier"].as_str() {
@@ -62,7 +64,10 @@ proptest! {
     }
 
     #[test]
-    fn a_seed_tells_one_story_however_it_is_asked_for(seed: u64, pages in prop::collection::vec(0_usize..300, 1..10)) {
+    fn a_seed_tells_one_story_however_it_is_asked_for(
+        seed: u64,
+        pages in prop::collection::vec(0_usize..300, 1..10),
+    ) {
         let (mut paged, mut whole) = (Parcels::new(seed), Parcels::new(seed));
         let all = whole.next_events(pages.iter().sum());
         let in_pages: Vec<_> = pages.iter().flat_map(|page| paged.next_events(*page)).collect();

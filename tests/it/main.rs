@@ -1,0 +1,4 @@
+//! What foldd promises, as tests on a real PostgreSQL and real processes. A table of contents.
+
+mod daemon;
+mod world;
