@@ -193,17 +193,19 @@ $$;
 -- Appends a block of events of many streams, in the order given, each stream at whatever version it has:
 -- what `foldd import` calls. One stamp for the block, unless a stream is already past it.
 --
--- Streams are locked in sorted order, so that two imports cannot deadlock each other.
+-- Streams are locked in sorted order, so that two imports cannot deadlock each other. The planner knows nothing of the
+-- size of arrays and would choose nested loops over ten thousand rows each.
 create function es_append_many(
     stream_ids text[], categories text[], event_types text[], data jsonb[], metadata jsonb[], event_ids uuid[],
     out events bigint, out transaction_id xid8, out global_position bigint)
 language plpgsql volatile
 set search_path from current
+set jit = off set enable_nestloop = off
 as $$
 #variable_conflict use_column
 declare
-    stamp  xid8;
-    stray  record;
+    stamp xid8;
+    stray text;
 begin
     lock table es_events in row exclusive mode;
 
@@ -213,41 +215,40 @@ begin
     order by 1 desc limit 1;
     stamp := greatest(stamp, es_stamp());
 
-    insert into es_streams as s (stream_id, stream_category, stream_version, last_transaction_id)
-    select given.stream_id, coalesce(max(given.category), es_category_of(given.stream_id)), 0, stamp
-    from unnest(es_append_many.stream_ids, es_append_many.categories) as given (stream_id, category)
-    group by given.stream_id order by given.stream_id
-    on conflict (stream_id) do update set last_transaction_id = greatest(stamp, s.last_transaction_id);
-
-    select given.stream_id, given.category, s.stream_category into stray
-    from unnest(es_append_many.stream_ids, es_append_many.categories) as given (stream_id, category)
-    join es_streams s using (stream_id) where s.stream_category <> given.category limit 1;
-    if found then
-        raise exception 'stream % belongs to category %, not %', quote_literal(stray.stream_id),
-            quote_literal(stray.stream_category), quote_literal(stray.category)
-            using errcode = 'invalid_parameter_value';
-    end if;
-
     with given as (
-        select *, row_number() over (partition by stream_id order by nth) as step
-        from unnest(es_append_many.stream_ids, es_append_many.event_types, es_append_many.data,
-                    es_append_many.metadata, es_append_many.event_ids)
-             with ordinality as given (stream_id, event_type, data, metadata, event_id, nth)
+        select *, row_number() over (partition by stream_id order by nth) as step,
+               count(*) over (partition by stream_id) as steps
+        from unnest(es_append_many.stream_ids, es_append_many.categories, es_append_many.event_types,
+                    es_append_many.data, es_append_many.metadata, es_append_many.event_ids)
+             with ordinality as given (stream_id, category, event_type, data, metadata, event_id, nth)
+    ), grown as (
+        insert into es_streams as s (stream_id, stream_category, stream_version, last_transaction_id)
+        select stream_id, coalesce(max(category),
+                                   (select x.stream_category from es_streams x where x.stream_id = given.stream_id),
+                                   es_category_of(stream_id)), count(*), stamp
+        from given group by stream_id order by stream_id
+        on conflict (stream_id) do update
+        set stream_version = s.stream_version + excluded.stream_version,
+            last_transaction_id = greatest(excluded.last_transaction_id, s.last_transaction_id),
+            updated_at = now()
+        returning s.stream_id, s.stream_category, s.stream_version, s.last_transaction_id
     ), appended as (
         insert into es_events as e (stream_id, stream_category, stream_version, event_type, data, metadata,
                                     transaction_id, event_id)
-        select s.stream_id, s.stream_category, s.stream_version + given.step, given.event_type, given.data,
-               given.metadata, s.last_transaction_id, given.event_id
-        from given join es_streams s using (stream_id)
+        select given.stream_id, grown.stream_category, grown.stream_version - given.steps + given.step,
+               given.event_type, given.data, given.metadata, grown.last_transaction_id, given.event_id
+        from given join grown using (stream_id)
         order by given.nth
         on conflict (event_id) do nothing
-        returning e.stream_id, e.transaction_id, e.global_position
-    ), grown as (
-        update es_streams s set stream_version = s.stream_version + per.n, updated_at = now()
-        from (select stream_id, count(*) as n from appended group by stream_id) per
-        where s.stream_id = per.stream_id
+        returning e.global_position
     )
-    select count(*), max(appended.global_position) into events, global_position from appended;
+    select count(*), max(appended.global_position),
+           (select format('stream %L belongs to category %L, not %L', given.stream_id, grown.stream_category, given.category)
+            from given join grown using (stream_id) where given.category <> grown.stream_category limit 1)
+    into events, global_position, stray from appended;
+    if stray is not null then
+        raise exception '%', stray using errcode = 'invalid_parameter_value';
+    end if;
     transaction_id := stamp;
     if events < cardinality(es_append_many.event_types) then
         perform es_raise_duplicate('', 0, es_append_many.event_ids);

@@ -8,7 +8,8 @@
 --
 -- Each is a walk along one index and nothing else: the category is part of the row value on both sides, and
 -- several categories are one such walk each. The settings keep it so when the planner knows nothing yet,
--- for example right after a table was analysed while empty.
+-- for example right after a table was analysed while empty. A plan step that is switched off and needed all
+-- the same counts as enormously expensive, which would have every page compiled by the JIT: off as well.
 
 -- The tier-0 horizon: every transaction with a lower xid has ended. The only function, beside es_stamp,
 -- that looks at xids, so that both count in the same way.
@@ -24,7 +25,7 @@ create function es_read_category_after(
     horizon xid8 default null, max_bytes bigint default null) returns setof es_events
 language plpgsql stable
 set search_path from current
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -68,7 +69,7 @@ create function es_read_category_after(
     horizon xid8 default null, max_bytes bigint default null) returns setof es_events
 language plpgsql stable
 set search_path from current
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -121,7 +122,7 @@ create function es_read_all_after(
     horizon xid8 default null, max_bytes bigint default null) returns setof es_events
 language plpgsql stable
 set search_path from current
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -183,7 +184,7 @@ create function es_count_after(
     categories text[], after_transaction_id xid8, after_position bigint, horizon xid8 default null) returns bigint
 language plpgsql stable
 set search_path from current
-set enable_seqscan = off set enable_bitmapscan = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 begin
@@ -212,7 +213,7 @@ comment on function es_count_after(text[], xid8, bigint, xid8) is
 create function es_growth(since xid8, horizon xid8) returns table (category text, events bigint)
 language plpgsql stable
 set search_path from current
-set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
 as $$
 begin
     return query

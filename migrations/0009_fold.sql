@@ -28,7 +28,7 @@ begin
         raise exception 'subscription % has a newer holder than fence token %',
             es_enter.subscription_id, es_enter.fence_token using errcode = 'FD001';
     end if;
-    if not exists (select from es_incarnation i where i.incarnation = es_enter.incarnation) then
+    if not exists (select from es_incarnation i where i.only_row and i.incarnation = es_enter.incarnation) then
         raise exception 'the horizon was seen before the server restarted' using errcode = 'FD003';
     end if;
     select n.nspname into home from pg_namespace n where n.oid = es_enter.schema_oid;

@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod cursor;
 mod daemon;
+mod demo;
 pub mod embedded;
 mod engine;
 pub mod error;
@@ -48,7 +49,11 @@ fn start(args: cli::args::Cli) -> Result<(), cli::Failure> {
 
     let environment = config::Environment::of_process();
     let loaded = config::Config::load(&args.config, &environment)?;
-    logging::init(loaded.config.log.format, &loaded.config.log.level, environment.no_color())
+    // The demo talks to a person; what a daemon logs would be in the way.
+    let quiet =
+        matches!(args.verb, Verb::Demo(_)) && loaded.place(&["log", "level"]) == config::Place::Default;
+    let level = if quiet { "warn" } else { &loaded.config.log.level };
+    logging::init(loaded.config.log.format, level, environment.no_color())
         .map_err(|error| cli::Failure::Usage(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -57,6 +62,7 @@ fn start(args: cli::args::Cli) -> Result<(), cli::Failure> {
     runtime.block_on(async {
         match args.verb {
             Verb::Run(args) => daemon::run(&args, loaded).await,
+            Verb::Demo(args) => demo::run(&args, loaded).await,
             verb => cli::run(verb, &loaded).await,
         }
     })

@@ -65,7 +65,7 @@ update parcel set state = 'in depot', courier = null where parcel_id = event.str
 update parcel set state = 'returned' where parcel_id = event.stream_id;
 
 -- Tests live beside what they test. `@given STREAM | TYPE | DATA | METADATA` is an event, each
--- `@expect` is a row of the query above it; `foldd test` runs them in tables of their own.
+-- `@expect` is a row of the query above it.
 
 -- @test a parcel is delivered at the second attempt, too late
 -- @given parcel-7 | Registered       | {"from": "Porto", "to": "Lyon", "weight_grams": 900, "promised_at": "2025-03-03T18:00:00Z"}

@@ -35,6 +35,21 @@ pub(crate) fn projections_of<'p>(
     all_or_faults(projections, &faults)
 }
 
+/// Projections that the program brings along, as (name, text).
+///
+/// # Errors
+/// With everything that is wrong in any of them.
+pub(crate) fn samples(files: &[(&str, &str)]) -> Result<Vec<Projection>, Failure> {
+    let (mut projections, mut faults) = (Vec::new(), Vec::new());
+    for (name, text) in files {
+        match parse(name, &format!("{name}.sql"), text, &Settings::default()) {
+            Ok(projection) => projections.push(projection),
+            Err(mut wrong) => faults.append(&mut wrong),
+        }
+    }
+    all_or_faults(projections, &faults)
+}
+
 fn all_or_faults(projections: Vec<Projection>, faults: &[String]) -> Result<Vec<Projection>, Failure> {
     if faults.is_empty() { Ok(projections) } else { Err(Failure::Usage(faults.join("\n"))) }
 }
@@ -63,12 +78,16 @@ fn read(path: &Path, loaded: &Loaded) -> Result<Projection, Vec<String>> {
         unreadable(format!("is not UTF-8 at byte {at}; save it as UTF-8 text"))
     })?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    let file = ProjectionFile::parse(&name, &label, &text)
+    let overrides = loaded.config.projections.get(&*name);
+    parse(&name, &label, &text, &overrides.map_or_else(Settings::default, |given| given.settings()))
+}
+
+fn parse(name: &str, label: &str, text: &str, overrides: &Settings) -> Result<Projection, Vec<String>> {
+    let file = ProjectionFile::parse(name, label, text)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    let overrides = loaded.config.projections.get(file.name.as_str());
-    let overrides = overrides.map_or_else(Settings::default, |given| given.settings());
-    let projection = Projection::of_file(&file, &overrides).map_err(|error| unreadable(error.to_string()))?;
-    refuse_unsupported(&projection.settings).map_err(unreadable)?;
+    let projection =
+        Projection::of_file(&file, overrides).map_err(|error| vec![format!("{label}: {error}")])?;
+    refuse_unsupported(&projection.settings).map_err(|why| vec![format!("{label}: {why}")])?;
     Ok(projection)
 }
 

@@ -67,8 +67,9 @@ pub(crate) fn compile(definition: &Definition, target: &Target<'_>) -> Option<Co
     let settings = match &definition.body {
         Body::PerEvent(entries) => {
             source.per_event(entries, &definition.categories, target);
-            // A plan made while the tables were empty would scan them for ever.
-            "set enable_seqscan = off"
+            // A plan made while the tables were empty would scan them for ever. Where a scan is the only way, the
+            // planner takes it for enormously expensive; compiling it each time would be.
+            "set enable_seqscan = off set jit = off"
         }
         Body::PerBatch(entries) => {
             source.per_batch(entries, &definition.categories, target);
