@@ -146,8 +146,8 @@ fn welcome(address: SocketAddr, url: &str, names: &[String]) -> String {
            http://{address}/metrics     what Prometheus scrapes
   type     export DATABASE_URL='{url}'
            foldd status --watch               (this binary: {binary})
-           psql \"$DATABASE_URL\" -c '\\dt {tables}.*'
-           foldd append parcel-mine 'Parcel Registered' '{{}}' --expected new
+           foldd append parcel-mine Admired '{{}}'
+           psql \"$DATABASE_URL\" -c 'select * from {look}'
   change   config/projections/*.sql, then `foldd check`; README.md has the first steps
   end      Ctrl-C, and nothing is left
 ",

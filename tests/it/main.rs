@@ -1,4 +1,5 @@
 //! What foldd promises, as tests on a real PostgreSQL and real processes. A table of contents.
 
 mod daemon;
+mod tidy;
 mod world;
