@@ -316,6 +316,7 @@ impl Server {
         Ok(())
     }
 
+    #[expect(clippy::disallowed_methods, reason = "drop cannot await, and waits a few seconds at most")]
     fn end_pipe(&mut self) {
         let Some(mut supervisor) = self.supervisor.take() else {
             return;

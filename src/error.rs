@@ -81,17 +81,6 @@ pub enum EventStoreError {
     #[error("subscription '{0}' does not exist")]
     UnknownSubscription(String),
 
-    /// A stored value that its column should never hold.
-    #[error("{what} holds '{value}', which is no {expected}")]
-    CorruptValue {
-        /// Which table and column, or which answer.
-        what: &'static str,
-        /// What it holds.
-        value: String,
-        /// What it should be.
-        expected: &'static str,
-    },
-
     /// The schema in the database is newer than this program.
     #[error("the database has schema version {found}, this foldd knows up to {known}: run a newer foldd")]
     NewerSchema {
@@ -152,14 +141,15 @@ impl EventStoreError {
     /// is unknown; repeating an append is safe, since its `event_id`s are refused the second time.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Database(error) => is_transient(error),
-            _ => false,
-        }
+        matches!(self, Self::Database(error) if is_transient(error))
     }
 }
 
 /// Whether an error of the database passes by itself. Classes of Appendix A of PostgreSQL's manual.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the driver's errors are its own affair, and may become more"
+)]
 pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => {

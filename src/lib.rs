@@ -1,4 +1,44 @@
 //! An event store on PostgreSQL, and a daemon that keeps read models folded from it.
+//!
+//! Two halves that can be used apart. [`EventStore`] is a library: append events to streams in one round trip, load
+//! aggregates, read the log in an order that is safe to checkpoint. The daemon, `foldd run`, folds that log into *read
+//! models*: tables that SQL files describe and that can be dropped and built again at any time.
+//!
+//! ```no_run
+//! use foldd::{Event, EventData, EventStore, ExpectedVersion};
+//!
+//! #[derive(serde::Serialize, serde::Deserialize)]
+//! struct Deposited { cents: i64 }
+//!
+//! impl EventData for Deposited {
+//!     fn event_type(&self) -> &'static str { "Deposited" }
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = EventStore::new(sqlx::PgPool::connect("postgres://localhost/app").await?);
+//! store.migrate().await?;
+//! let event = Event::new(Deposited { cents: 1200 });
+//! let appended = store.append("account-7", "account", ExpectedVersion::Any, &[event]).await?;
+//! println!("account-7 is at version {}", appended.version);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Reading the code
+//!
+//! Bottom-up: a file imports only from floors below its own, or from its siblings, and a test holds it to that.
+//!
+//! | floor | rooms | |
+//! |---|---|---|
+//! | 0 words | `event` `stream` `cursor` `aggregate` `error` `backoff` `metrics` | values and names |
+//! | 1 log | `store` | the event store; the SQL behind it is in `migrations/` |
+//! | 2 books | `ledger` | leases, checkpoints, and what the daemon writes about itself |
+//! | 3 seam | `projection` | what users write, and what it is compiled into |
+//! | 4 engine | `engine` | one subscription's life; `engine/batch.rs` is **the** transaction |
+//! | 5 beam | `supervisor` | owns every task and connection |
+//! | 6 faces | `ops` `cli` `config` `logging` `embedded` `daemon` `demo` | what people meet |
+//!
+//! Begin with `migrations/0003_stamp.sql`, `0005_read.sql` and `0009_fold.sql`, then `engine/mod.rs`.
 
 mod aggregate;
 mod backoff;
@@ -59,11 +99,23 @@ fn start(args: cli::args::Cli) -> Result<(), cli::Failure> {
         .enable_all()
         .build()
         .map_err(|error| cli::Failure::Failed(format!("cannot start the runtime: {error}")))?;
-    runtime.block_on(async {
-        match args.verb {
-            Verb::Run(args) => daemon::run(&args, loaded).await,
-            Verb::Demo(args) => demo::run(&args, loaded).await,
-            verb => cli::run(verb, &loaded).await,
-        }
-    })
+    runtime.block_on(carry_out(args.verb, loaded))
+}
+
+async fn carry_out(verb: cli::args::Verb, loaded: config::Loaded) -> Result<(), cli::Failure> {
+    use cli::args::Verb;
+
+    match verb {
+        Verb::Run(args) => daemon::run(&args, loaded).await,
+        Verb::Demo(args) => demo::run(&args, loaded).await,
+        Verb::Migrate(args) => cli::migrate::run(&args, &loaded).await,
+        Verb::Check(args) => cli::check::run(&args, &loaded).await,
+        Verb::Config(args) => cli::configuration::run(&args, &loaded),
+        Verb::Import(args) => cli::import::run(&args, &loaded).await,
+        Verb::Append(args) => cli::append::run(args, &loaded).await,
+        Verb::Status(args) => cli::status::run(&args, &loaded).await,
+        Verb::Lag(args) => cli::lag::run(&args, &loaded).await,
+        Verb::Wait(args) => cli::wait::run(&args, &loaded).await,
+        Verb::Version(args) => cli::version::run(&args),
+    }
 }

@@ -8,7 +8,8 @@ use super::{Failure, connect, print, print_json};
 use crate::config::Loaded;
 use crate::store::{self, Columns};
 
-pub(super) async fn run(args: Append, loaded: &Loaded) -> Result<(), Failure> {
+/// Carries the verb out.
+pub(crate) async fn run(args: Append, loaded: &Loaded) -> Result<(), Failure> {
     let metadata: Value = match &args.metadata {
         None => Value::Object(serde_json::Map::new()),
         Some(raw) => {

@@ -8,7 +8,8 @@ use crate::config::Loaded;
 use crate::engine::build::check;
 use crate::projection::Projection;
 
-pub(super) async fn run(args: &Check, loaded: &Loaded) -> Result<(), Failure> {
+/// Carries the verb out.
+pub(crate) async fn run(args: &Check, loaded: &Loaded) -> Result<(), Failure> {
     let projections = if args.files.is_empty() {
         catalog::projections(loaded)?
     } else {

@@ -4,7 +4,8 @@ use super::args::{Config as Args, ConfigShow};
 use super::{Failure, print, print_json};
 use crate::config::{Config, Loaded};
 
-pub(super) fn run(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
+/// Carries the verb out.
+pub(crate) fn run(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
     match args {
         Args::Show(ConfigShow { json: true }) => print_json(&loaded.show_json()),
         Args::Show(ConfigShow { json: false }) => print(loaded.show_toml().trim_end()),

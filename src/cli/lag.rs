@@ -5,7 +5,8 @@ use super::{Failure, connect, print, print_json};
 use crate::config::Loaded;
 use crate::ledger::status::{self, LagSource, ProjectionStatus};
 
-pub(super) async fn run(args: &Lag, loaded: &Loaded) -> Result<(), Failure> {
+/// Carries the verb out.
+pub(crate) async fn run(args: &Lag, loaded: &Loaded) -> Result<(), Failure> {
     let mut conn = connect(loaded).await?;
     let status = status::read(&mut conn, LagSource::Counted, args.name.as_deref()).await?;
     if let (Some(name), true) = (&args.name, status.projections.is_empty()) {

@@ -9,7 +9,8 @@ use crate::config::{Loaded, connect_options, masked_url};
 use crate::error::chain;
 use crate::store::{EventStore, Migrated, require_current};
 
-pub(super) async fn run(args: &Migrate, loaded: &Loaded) -> Result<(), Failure> {
+/// Carries the verb out.
+pub(crate) async fn run(args: &Migrate, loaded: &Loaded) -> Result<(), Failure> {
     if args.check {
         let mut conn = connect_bare(loaded).await?;
         return match require_current(&mut conn).await {

@@ -4,20 +4,20 @@
 //! apart: 1 failed, 2 wrong use or configuration, 3 a condition is not met. Results go to standard output, `--json`
 //! stands beside every table, and everything else goes to standard error.
 //!
-//! **How.** `args` is what can be typed. Each verb is one file with one function. They work through the database, so that
-//! they can be typed anywhere.
+//! **How.** `args` is what can be typed. Each verb is one file with one function, `run`. They work through the database,
+//! so that they can be typed anywhere.
 
-mod append;
+pub(crate) mod append;
 pub(crate) mod args;
 pub(crate) mod catalog;
-mod check;
-mod configuration;
+pub(crate) mod check;
+pub(crate) mod configuration;
 pub(crate) mod import;
-mod lag;
-mod migrate;
-mod status;
-mod version;
-mod wait;
+pub(crate) mod lag;
+pub(crate) mod migrate;
+pub(crate) mod status;
+pub(crate) mod version;
+pub(crate) mod wait;
 
 use std::io::Write;
 use std::time::Duration;
@@ -27,7 +27,6 @@ use sqlx::{ConnectOptions, PgConnection};
 
 use crate::config::{ConfigError, Loaded, connect_options, masked_url};
 use crate::error::{EventStoreError, chain};
-use args::Verb;
 
 /// A database that does not answer within this time is not there, for somebody who waits at a terminal.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -69,24 +68,6 @@ impl From<EventStoreError> for Failure {
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         Self::Failed(chain(&error))
-    }
-}
-
-/// Carries a verb out.
-pub(crate) async fn run(verb: Verb, loaded: &Loaded) -> Result<(), Failure> {
-    match verb {
-        Verb::Migrate(args) => migrate::run(&args, loaded).await,
-        Verb::Check(args) => check::run(&args, loaded).await,
-        Verb::Config(args) => configuration::run(&args, loaded),
-        Verb::Import(args) => import::run(&args, loaded).await,
-        Verb::Append(args) => append::run(args, loaded).await,
-        Verb::Status(args) => status::run(&args, loaded).await,
-        Verb::Lag(args) => lag::run(&args, loaded).await,
-        Verb::Wait(args) => wait::run(&args, loaded).await,
-        Verb::Version(args) => version::run(&args),
-        Verb::Run(_) | Verb::Demo(_) => {
-            Err(Failure::Usage("run and demo are the daemon's own verbs".to_owned()))
-        }
     }
 }
 

@@ -14,7 +14,8 @@ use crate::store::Blocker;
 /// How often `--watch` looks.
 const REFRESH: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
+/// Carries the verb out.
+pub(crate) async fn run(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
     if args.watch {
         return watch(loaded).await;
     }

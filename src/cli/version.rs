@@ -3,7 +3,8 @@
 use super::args::Version;
 use super::{Failure, print, print_json};
 
-pub(super) fn run(args: &Version) -> Result<(), Failure> {
+/// Carries the verb out.
+pub(crate) fn run(args: &Version) -> Result<(), Failure> {
     let version = env!("CARGO_PKG_VERSION");
     if args.json {
         print_json(&serde_json::json!({ "version": version, "schema": crate::store::SCHEMA_VERSION }))

@@ -16,7 +16,8 @@ use crate::store;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(100);
 
-pub(super) async fn run(args: &Wait, loaded: &Loaded) -> Result<(), Failure> {
+/// Carries the verb out.
+pub(crate) async fn run(args: &Wait, loaded: &Loaded) -> Result<(), Failure> {
     let started = Instant::now();
     let deadline = started + args.timeout;
     let mut conn = connect(loaded).await?;

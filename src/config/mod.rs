@@ -44,7 +44,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use connect::{connect_options, masked_url};
 pub(crate) use environment::Environment;
-pub(crate) use fault::{ConfigError, Fault, Place};
+pub(crate) use fault::{ConfigError, Place};
 pub(crate) use load::Loaded;
 pub(crate) use overrides::{Handler, ProjectionOverride};
 

@@ -56,7 +56,10 @@ impl BuildError {
         };
         let message = match self {
             Self::Statement { message, .. } => message.clone(),
-            other => crate::error::chain(other),
+            Self::SchemaTaken(_)
+            | Self::UnreadableDefinition(..)
+            | Self::NoHandler(_)
+            | Self::Database(_) => crate::error::chain(self),
         };
         Trouble { message, remedy, sqlstate, place, event: None }
     }
@@ -86,10 +89,10 @@ pub(crate) async fn prepare(conn: &mut PgConnection, wanted: &Projection) -> Res
     let known = projections::all(&mut tx, Some(&wanted.name)).await?;
     let store_schema = store_schema(&mut tx).await?;
     let (current, notice) = match choose(wanted, &known)? {
-        Choice::Create => (create(&mut tx, wanted, &store_schema).await?, None),
+        Choice::Create => (Box::new(create(&mut tx, wanted, &store_schema).await?), None),
         Choice::Replace(half_built) => {
             discard(&mut tx, half_built, &wanted.name).await?;
-            (create(&mut tx, wanted, &store_schema).await?, None)
+            (Box::new(create(&mut tx, wanted, &store_schema).await?), None)
         }
         Choice::Run(current, notice) => (current, notice),
     };
@@ -153,7 +156,7 @@ struct Current {
 enum Choice<'k> {
     Create,
     Replace(&'k Known),
-    Run(Current, Option<Trouble>),
+    Run(Box<Current>, Option<Trouble>),
 }
 
 fn choose<'k>(wanted: &Projection, known: &'k [Known]) -> Result<Choice<'k>, BuildError> {
@@ -169,16 +172,14 @@ fn choose<'k>(wanted: &Projection, known: &'k [Known]) -> Result<Choice<'k>, Bui
     let notice = (!same).then(|| disagreement(wanted, standing, &stored));
     // The definition that runs is the stored one; when it is the same, the file's lines are the better reference.
     let definition = if same { wanted.definition.clone() } else { stored };
-    Ok(Choice::Run(
-        Current {
-            projection_id: standing.projection_id.clone(),
-            version: standing.version,
-            schema_oid: standing.schema_oid,
-            definition,
-            building: standing.role == "building",
-        },
-        notice,
-    ))
+    let current = Current {
+        projection_id: standing.projection_id.clone(),
+        version: standing.version,
+        schema_oid: standing.schema_oid,
+        definition,
+        building: standing.role == "building",
+    };
+    Ok(Choice::Run(Box::new(current), notice))
 }
 
 fn disagreement(wanted: &Projection, live: &Known, stored: &Definition) -> Trouble {

@@ -76,6 +76,20 @@ impl Fault {
         }
     }
 
+    /// How many events the page had that is to be halved.
+    pub(crate) fn page(&self) -> i64 {
+        match self {
+            Self::Handler(fault) => fault.page,
+            Self::TimedOut { page } => *page,
+            Self::Unknown(_)
+            | Self::Passing { .. }
+            | Self::Fenced
+            | Self::CheckpointMoved
+            | Self::StaleHorizon
+            | Self::Broken { .. } => 1,
+        }
+    }
+
     /// Under which kind it is counted.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {

@@ -53,7 +53,8 @@ impl Phase {
         }
     }
 
-    /// All of them, for metrics that show one as 1 and the others as 0.
+    /// All of them.
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 6] = [
         Self::Standby,
         Self::CatchingUp,

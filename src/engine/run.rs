@@ -171,8 +171,11 @@ impl Subscription {
         Arc::clone(&self.metrics)
     }
 
-    /// No new batch begins any more.
+    /// No new batch begins any more; the lease is given back with all others.
     pub(crate) fn drain(&mut self) {
+        if self.lease.take().is_some() {
+            self.metrics.lease(LeaseTransition::Released);
+        }
         self.enter(Input::Drain);
         self.publish();
     }
@@ -311,11 +314,7 @@ impl Subscription {
                                 sqlstate = trouble.sqlstate, remedy = trouble.remedy, "halted: {}", trouble.message);
             }
             Directive::Shrink => {
-                let page = match fault {
-                    Fault::Handler(fault) => fault.page,
-                    Fault::TimedOut { page } => *page,
-                    _ => 1,
-                };
+                let page = fault.page();
                 self.pace.shrink(page);
                 tracing::warn!(subscription = self.id(), page, "halving the page: {}", trouble.message);
             }

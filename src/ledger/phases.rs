@@ -8,31 +8,31 @@ use sqlx::types::Json;
 
 /// An event that a message is about. A reference, never its payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventRef {
+pub(crate) struct EventRef {
     /// Its global position.
-    pub position: i64,
+    pub(crate) position: i64,
     /// Its stream.
-    pub stream_id: String,
+    pub(crate) stream_id: String,
     /// Its type.
-    pub event_type: String,
+    pub(crate) event_type: String,
 }
 
 /// Why a subscription does not move, for a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
+pub(crate) struct Trouble {
     /// What happened.
-    pub message: String,
+    pub(crate) message: String,
     /// What to do about it.
-    pub remedy: String,
+    pub(crate) remedy: String,
     /// PostgreSQL's code for it, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sqlstate: Option<String>,
+    pub(crate) sqlstate: Option<String>,
     /// File and line of the handler, where one failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<String>,
+    pub(crate) place: Option<String>,
     /// The event it failed on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub event: Option<EventRef>,
+    pub(crate) event: Option<EventRef>,
 }
 
 /// One line of the board as it is published.

@@ -8,7 +8,6 @@ use serde_json::value::RawValue;
 /// A projection as the database knows it.
 #[derive(Debug)]
 pub(crate) struct Known {
-    pub(crate) name: String,
     pub(crate) version: i32,
     /// `fines@1`: the subscription, and the compiled function.
     pub(crate) projection_id: String,
@@ -35,7 +34,7 @@ pub(crate) struct New<'a> {
 /// Every projection that the database knows, or those of one name.
 pub(crate) async fn all(conn: &mut PgConnection, name: Option<&str>) -> sqlx::Result<Vec<Known>> {
     let rows = sqlx::query(
-        "select projection_name, version, projection_id, role, schema_oid::bigint, definition
+        "select version, projection_id, role, schema_oid::bigint, definition
          from es_projections where $1::text is null or projection_name = $1
          order by projection_name, version, generation",
     )
@@ -44,13 +43,12 @@ pub(crate) async fn all(conn: &mut PgConnection, name: Option<&str>) -> sqlx::Re
     .await?;
     rows.iter()
         .map(|row| {
-            let Json(definition) = row.try_get(5)?;
+            let Json(definition) = row.try_get(4)?;
             Ok(Known {
-                name: row.try_get(0)?,
-                version: row.try_get(1)?,
-                projection_id: row.try_get(2)?,
-                role: row.try_get(3)?,
-                schema_oid: u32::try_from(row.try_get::<i64, _>(4)?).unwrap_or_default(),
+                version: row.try_get(0)?,
+                projection_id: row.try_get(1)?,
+                role: row.try_get(2)?,
+                schema_oid: u32::try_from(row.try_get::<i64, _>(3)?).unwrap_or_default(),
                 definition,
             })
         })

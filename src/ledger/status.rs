@@ -17,100 +17,100 @@ const BLOCKER_MIN_AGE: f64 = 1.0;
 
 /// The whole answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// The log.
-    pub store: StoreStatus,
+    pub(crate) store: StoreStatus,
     /// Every version of every projection.
-    pub projections: Vec<ProjectionStatus>,
+    pub(crate) projections: Vec<ProjectionStatus>,
     /// Every replica that is running or whose lease has not ended.
-    pub replicas: Vec<ReplicaStatus>,
+    pub(crate) replicas: Vec<ReplicaStatus>,
 }
 
 /// The log: how long it is, and how far it can be read.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StoreStatus {
+pub(crate) struct StoreStatus {
     /// The greatest committed global position.
-    pub head_position: i64,
+    pub(crate) head_position: i64,
     /// Readers stay below this stamp.
-    pub horizon: String,
+    pub(crate) horizon: String,
     /// For how long the oldest transaction that holds the horizon has been open, in seconds.
-    pub horizon_age_seconds: f64,
+    pub(crate) horizon_age_seconds: f64,
     /// Which horizon is in force; 0 is the oldest running transaction.
-    pub tier: u8,
+    pub(crate) tier: u8,
     /// Who holds the horizon.
-    pub blockers: Vec<Blocker>,
+    pub(crate) blockers: Vec<Blocker>,
 }
 
 /// One version of a projection.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ProjectionStatus {
+pub(crate) struct ProjectionStatus {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its version.
-    pub version: i32,
+    pub(crate) version: i32,
     /// `live`, `building` or `previous`.
-    pub role: String,
+    pub(crate) role: String,
     /// `standby`, `catching_up`, `live`, `backing_off`, `halted`, `paused` or `draining`.
-    pub phase: String,
+    pub(crate) phase: String,
     /// Events of its categories after the checkpoint, up to the horizon.
-    pub lag_events: i64,
+    pub(crate) lag_events: i64,
     /// How old the first of them is.
-    pub lag_seconds: f64,
+    pub(crate) lag_seconds: f64,
     /// Committed events of its categories that are still beyond the horizon.
-    pub withheld_events: i64,
+    pub(crate) withheld_events: i64,
     /// How fast it has been folding lately.
-    pub events_per_second: f64,
+    pub(crate) events_per_second: f64,
     /// How many events are parked.
-    pub dead_letters: i64,
+    pub(crate) dead_letters: i64,
     /// Why it does not move.
-    pub error: Option<Trouble>,
+    pub(crate) error: Option<Trouble>,
     /// How far a build has come.
-    pub build: Option<BuildStatus>,
+    pub(crate) build: Option<BuildStatus>,
     /// Where each part stands.
-    pub partitions: Vec<PartitionStatus>,
+    pub(crate) partitions: Vec<PartitionStatus>,
 }
 
 /// How far a build has come.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct BuildStatus {
+pub(crate) struct BuildStatus {
     /// Events folded.
-    pub done: i64,
+    pub(crate) done: i64,
     /// Events to fold in all.
-    pub total: i64,
+    pub(crate) total: i64,
     /// How fast, lately.
-    pub events_per_second: f64,
+    pub(crate) events_per_second: f64,
     /// When it will be done at that rate; `None` while there is none.
-    pub eta_seconds: Option<f64>,
+    pub(crate) eta_seconds: Option<f64>,
     /// What it waits for, when it waits.
-    pub waiting_for: Option<String>,
+    pub(crate) waiting_for: Option<String>,
 }
 
 /// One part of a projection, with a checkpoint of its own.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct PartitionStatus {
+pub(crate) struct PartitionStatus {
     /// Its number, from 0.
-    pub partition: i32,
+    pub(crate) partition: i32,
     /// The replica that holds it.
-    pub holder: Option<Uuid>,
+    pub(crate) holder: Option<Uuid>,
     /// How far it has come.
-    pub checkpoint: Cursor,
+    pub(crate) checkpoint: Cursor,
 }
 
 /// One running process.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ReplicaStatus {
+pub(crate) struct ReplicaStatus {
     /// Its identity, new with every start.
-    pub id: Uuid,
+    pub(crate) id: Uuid,
     /// The host's name.
-    pub host: String,
+    pub(crate) host: String,
     /// When it started, by the database's clock.
-    pub started_at: chrono::DateTime<chrono::Utc>,
+    pub(crate) started_at: chrono::DateTime<chrono::Utc>,
     /// When it was last heard of.
-    pub heartbeat_at: chrono::DateTime<chrono::Utc>,
+    pub(crate) heartbeat_at: chrono::DateTime<chrono::Utc>,
     /// How many subscriptions it holds.
-    pub leases: i64,
+    pub(crate) leases: i64,
     /// Whether it is about to leave.
-    pub draining: bool,
+    pub(crate) draining: bool,
 }
 
 /// Where the lag comes from.

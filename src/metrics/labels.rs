@@ -24,8 +24,6 @@ label_words! {
         Leases = "leases",
         /// It folds batches.
         Worker = "worker",
-        /// It reads the status for whoever asks.
-        Status = "status",
     }
 }
 

@@ -10,7 +10,7 @@ use super::Result;
 
 /// A proof that no transaction below it is still running.
 ///
-/// Only [`observe`] makes one, and a page read takes it by reference to a value that exists already: so the proof is
+/// Only the watcher's look at the log makes one, and a page read takes it by reference to a value that exists already: so the proof is
 /// older than the read, and whatever ended before the proof is visible to the read. It names the life of the server
 /// in which it was seen. After a crash or a promotion, xids that left no trace in the WAL are given out again, and a
 /// proof about them is void; a batch refuses it then.

@@ -17,7 +17,6 @@ const SMOOTHING: f64 = 0.4;
 /// What the watcher saw last.
 #[derive(Debug, Clone)]
 pub(crate) struct Sight {
-    pub(crate) head_position: i64,
     pub(crate) horizon: Horizon,
     /// Whether transactions are running that hold the horizon.
     pub(crate) stalled: bool,

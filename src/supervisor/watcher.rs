@@ -110,7 +110,6 @@ impl Session<'_> {
                 moved_at = Instant::now();
             }
             self.daemon.board.see(Sight {
-                head_position: seen.head_position,
                 horizon: seen.horizon.clone(),
                 stalled: seen.horizon.transaction_id() < seen.newest,
                 moved_at,

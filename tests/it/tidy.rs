@@ -38,8 +38,16 @@ fn sources() -> Vec<Source> {
             let below = path.strip_prefix(&root).expect("it is below src");
             let room = below.iter().next().expect("it has a name").to_string_lossy();
             let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-            let code = product.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-            Source { path: below.to_string_lossy().into_owned(), room: room.trim_end_matches(".rs").to_owned(), code }
+            let code = product
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .collect::<Vec<_>>()
+                .join("\n");
+            Source {
+                path: below.to_string_lossy().into_owned(),
+                room: room.trim_end_matches(".rs").to_owned(),
+                code,
+            }
         })
         .collect()
 }
@@ -60,7 +68,9 @@ fn rooms_named(code: &str) -> Vec<String> {
     code.split("crate::")
         .skip(1)
         .flat_map(|rest| match rest.strip_prefix('{') {
-            Some(group) => group.split('}').next().unwrap_or_default().split(',').map(first_word).collect::<Vec<_>>(),
+            Some(group) => {
+                group.split('}').next().unwrap_or_default().split(',').map(first_word).collect::<Vec<_>>()
+            }
             None => vec![first_word(rest)],
         })
         .collect()
@@ -74,7 +84,8 @@ fn first_word(text: &str) -> String {
 fn no_import_points_to_a_floor_above() {
     let mut wrong = Vec::new();
     for source in sources() {
-        let from = floor(&source.room).unwrap_or_else(|| panic!("{} stands in no room of the plan", source.path));
+        let from =
+            floor(&source.room).unwrap_or_else(|| panic!("{} stands in no room of the plan", source.path));
         for room in rooms_named(&source.code) {
             if floor(&room).is_some_and(|to| to > from) {
                 wrong.push(format!("{} imports {room}", source.path));
@@ -99,7 +110,10 @@ fn only_in(needles: &[&str], allowed: &[&str], why: &str) {
         .iter()
         .filter(|source| !allowed.iter().any(|place| source.path.starts_with(place)))
         .flat_map(|source| {
-            needles.iter().filter(|needle| source.code.contains(**needle)).map(|needle| format!("{}: {needle}", source.path))
+            needles
+                .iter()
+                .filter(|needle| source.code.contains(**needle))
+                .map(|needle| format!("{}: {needle}", source.path))
         })
         .collect();
     assert!(wrong.is_empty(), "{why}: {wrong:#?}");
@@ -117,7 +131,8 @@ fn sql_stands_only_where_it_belongs() {
 #[test]
 fn each_table_has_one_owner_file() {
     let mut owners: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    let tables = ["es_snapshots", "es_migrations", "es_replicas", "es_projections", "es_phases", "es_incarnation"];
+    let tables =
+        ["es_snapshots", "es_migrations", "es_replicas", "es_projections", "es_phases", "es_incarnation"];
     for source in sources() {
         for table in tables {
             let writes = ["insert into ", "update ", "delete from "].map(|verb| format!("{verb}{table} "));
@@ -134,7 +149,8 @@ fn each_table_has_one_owner_file() {
 #[test]
 fn checkpoints_move_only_through_es_advance() {
     for source in sources() {
-        let moves = source.code.contains("set last_transaction_id") || source.code.contains("last_position =");
+        let moves =
+            source.code.contains("set last_transaction_id") || source.code.contains("last_position =");
         // Adoption fills nulls of a foreign table before it is anybody's checkpoint.
         assert!(!moves || source.path.starts_with("store/adopt"), "{}", source.path);
     }
@@ -142,7 +158,8 @@ fn checkpoints_move_only_through_es_advance() {
 
 #[test]
 fn the_machine_is_a_pure_function_without_a_catch_all() {
-    let machine = sources().into_iter().find(|source| source.path == "engine/machine.rs").expect("there is a machine");
+    let machine =
+        sources().into_iter().find(|source| source.path == "engine/machine.rs").expect("there is a machine");
     assert!(!machine.code.contains(".await"));
     assert!(!machine.code.contains("\n        _ =>"));
 }
@@ -160,7 +177,11 @@ fn nobody_but_the_configuration_reads_the_environment() {
 
 #[test]
 fn nobody_but_metrics_names_a_metric() {
-    only_in(&["metrics::gauge!", "metrics::counter!", "metrics::histogram!", "\"foldd_lag"], &["metrics"], "one list of metrics");
+    only_in(
+        &["metrics::gauge!", "metrics::counter!", "metrics::histogram!", "\"foldd_lag"],
+        &["metrics"],
+        "one list of metrics",
+    );
 }
 
 #[test]

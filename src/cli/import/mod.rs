@@ -45,7 +45,8 @@ struct Tally {
     cursor: Option<Cursor>,
 }
 
-pub(super) async fn run(args: &Import, loaded: &Loaded) -> Result<(), Failure> {
+/// Carries the verb out.
+pub(crate) async fn run(args: &Import, loaded: &Loaded) -> Result<(), Failure> {
     let mut conn = connect(loaded).await?;
     let reader = open(&args.file)?.with_category(args.category.clone());
     let input = reader.progress();
@@ -121,13 +122,11 @@ async fn append(conn: &mut PgConnection, block: Block, tally: &mut Tally) -> Res
 /// The error, with the line where it is known, else with the lines of the block that was refused as a whole.
 fn name_line(error: &EventStoreError, block: &Block) -> String {
     let text = crate::error::chain(error);
-    let line = match error {
-        EventStoreError::DuplicateEvent { event_id, .. } => block
-            .events
-            .iter()
-            .position(|event| event.event_id == *event_id)
-            .and_then(|index| block.lines.get(index)),
-        _ => None,
+    let line = if let EventStoreError::DuplicateEvent { event_id, .. } = error {
+        let index = block.events.iter().position(|event| event.event_id == *event_id);
+        index.and_then(|index| block.lines.get(index))
+    } else {
+        None
     };
     match (line, block.lines.first(), block.lines.last()) {
         (Some(line), ..) => format!("line {line}: {text}"),
