@@ -45,7 +45,10 @@ pub(crate) async fn run(args: &Check, loaded: &Loaded) -> Result<(), Failure> {
 
 fn text(trouble: &crate::ledger::phases::Trouble, projection: &Projection) -> String {
     let place = trouble.place.as_deref().unwrap_or(&projection.name);
-    format!("{place}: {}; {}", trouble.message, trouble.remedy)
+    let (message, remedy) = (trouble.message.trim_end(), &trouble.remedy);
+    // A diff has lines of its own, and so has what follows it.
+    let between = if message.contains('\n') { "\nto do: " } else { "; " };
+    format!("{place}: {message}{between}{remedy}")
 }
 
 fn count(projections: &[Projection]) -> String {
