@@ -73,15 +73,19 @@ set search_path from current
 as $$
 #variable_conflict use_column
 declare
-    n        bigint := cardinality(es_append.event_types);
-    inserted bigint;
-    home     text := es_append.category;
-    kind     text;
+    n         bigint := cardinality(es_append.event_types);
+    positions bigint[];
+    home      text := es_append.category;
+    kind      text;
 begin
     if es_append.stream_id is null or es_append.stream_id = '' then
         raise exception 'an event needs a stream_id' using errcode = 'invalid_parameter_value';
     end if;
-    if n is distinct from cardinality(es_append.data)
+    if n is null or es_append.data is null then
+        raise exception 'event_types and data must be arrays, not null; append no events with empty ones'
+            using errcode = 'null_value_not_allowed';
+    end if;
+    if n <> cardinality(es_append.data)
         or cardinality(es_append.metadata) <> n or cardinality(es_append.event_ids) <> n then
         raise exception 'event_types, data, metadata and event_ids must be equally long, got %, %, % and %',
             n, cardinality(es_append.data), cardinality(es_append.metadata), cardinality(es_append.event_ids)
@@ -111,8 +115,11 @@ begin
     lock table es_events in row exclusive mode;
 
     if es_append.category is null and coalesce(es_append.expected_version, -1) = -1 then
-        home := coalesce((select s.stream_category from es_streams s where s.stream_id = es_append.stream_id),
-                         es_category_of(es_append.stream_id));
+        select s.stream_category into home from es_streams s where s.stream_id = es_append.stream_id;
+        -- Not by coalesce: the planner computes an immutable function of a parameter before it is needed.
+        if not found then
+            home := es_category_of(es_append.stream_id);
+        end if;
     end if;
     if es_append.expected_version is null then
         insert into es_streams as s (stream_id, stream_category, stream_version, last_transaction_id)
@@ -154,9 +161,10 @@ begin
         on conflict (event_id) do nothing
         returning e.global_position
     )
-    select count(*), max(appended.global_position) into inserted, global_position from appended;
-    if inserted < n then
-        perform es_raise_duplicate(es_append.stream_id, es_append.version - n, es_append.event_ids);
+    select array_agg(appended.global_position), max(appended.global_position)
+    into positions, global_position from appended;
+    if n > coalesce(cardinality(positions), 0) then
+        perform es_raise_duplicate(positions, es_append.event_ids);
     end if;
 end
 $$;
@@ -164,24 +172,22 @@ $$;
 comment on function es_append(text, text, bigint, text[], jsonb[], jsonb[], uuid[]) is
     'Appends events to one stream. Expected version: null any, -1 no stream, else exactly that one. SQLSTATE ES001: version conflict; ES002: event_id already in the log.';
 
--- Called after some events were left out because of their id: finds one, which is either older than this
--- append or given twice in it.
-create function es_raise_duplicate(stream_id text, version_before bigint, event_ids uuid[]) returns void
+-- Called after some events were left out because of their id: finds one, which either is older than this append
+-- or was given twice in it. `positions` are those that this append did insert.
+create function es_raise_duplicate(positions bigint[], event_ids uuid[]) returns void
 language plpgsql volatile
 set search_path from current
 as $$
 #variable_conflict use_column
 declare
     given uuid;
-    twin  record;
 begin
-    select e.event_id, e.stream_id, e.stream_version into twin
-    from es_events e
+    select e.event_id into given from es_events e
     where e.event_id = any (es_raise_duplicate.event_ids)
-      and (e.stream_id <> es_raise_duplicate.stream_id or e.stream_version <= es_raise_duplicate.version_before)
+      and not exists (select from unnest(es_raise_duplicate.positions) own where own = e.global_position)
     order by e.global_position limit 1;
     if found then
-        perform es_raise_conflict(twin.stream_id, null, array[twin.event_id]);
+        perform es_raise_conflict(null, null, array[given]);
     end if;
     select id into given from unnest(es_raise_duplicate.event_ids) id group by id having count(*) > 1 limit 1;
     raise exception 'event_id % is given twice in one append', given
@@ -191,7 +197,8 @@ end
 $$;
 
 -- Appends a block of events of many streams, in the order given, each stream at whatever version it has:
--- what `foldd import` calls. One stamp for the block, unless a stream is already past it.
+-- what `foldd import` calls. One stamp for the block, unless a stream is already past it. Returns how many, and
+-- the cursor of the one that is read last.
 --
 -- Streams are locked in sorted order, so that two imports cannot deadlock each other.
 create function es_append_many(
@@ -202,8 +209,9 @@ set search_path from current
 as $$
 #variable_conflict use_column
 declare
-    stamp  xid8;
-    stray  record;
+    stamp     xid8;
+    stray     record;
+    positions bigint[];
 begin
     lock table es_events in row exclusive mode;
 
@@ -214,8 +222,9 @@ begin
     stamp := greatest(stamp, es_stamp());
 
     insert into es_streams as s (stream_id, stream_category, stream_version, last_transaction_id)
-    select given.stream_id, coalesce(max(given.category), es_category_of(given.stream_id)), 0, stamp
+    select given.stream_id, coalesce(max(given.category), max(s.stream_category), es_category_of(given.stream_id)), 0, stamp
     from unnest(es_append_many.stream_ids, es_append_many.categories) as given (stream_id, category)
+    left join es_streams s using (stream_id)
     group by given.stream_id order by given.stream_id
     on conflict (stream_id) do update set last_transaction_id = greatest(stamp, s.last_transaction_id);
 
@@ -247,10 +256,13 @@ begin
         from (select stream_id, count(*) as n from appended group by stream_id) per
         where s.stream_id = per.stream_id
     )
-    select count(*), max(appended.global_position) into events, global_position from appended;
-    transaction_id := stamp;
+    select array_agg(appended.global_position),
+           (array_agg(appended.transaction_id order by appended.transaction_id desc, appended.global_position desc))[1],
+           (array_agg(appended.global_position order by appended.transaction_id desc, appended.global_position desc))[1]
+    into positions, transaction_id, global_position from appended;
+    events := coalesce(cardinality(positions), 0);
     if events < cardinality(es_append_many.event_types) then
-        perform es_raise_duplicate('', 0, es_append_many.event_ids);
+        perform es_raise_duplicate(positions, es_append_many.event_ids);
     end if;
 end
 $$;
