@@ -63,7 +63,7 @@ $$;
 comment on function es_read_category_after(text, xid8, bigint, bigint, xid8, bigint) is
     'One page of a category''s events after a cursor, in order and gapless up to the horizon.';
 
--- Several categories, merged in order.
+-- Several categories, merged in order. One that is named twice counts once.
 create function es_read_category_after(
     categories text[], after_transaction_id xid8, after_position bigint, max_events bigint,
     horizon xid8 default null, max_bytes bigint default null) returns setof es_events
@@ -80,7 +80,7 @@ begin
     horizon := coalesce(es_read_category_after.horizon, es_horizon());
     if es_read_category_after.max_bytes is null then
         return query
-        select page.* from unnest(es_read_category_after.categories) as wanted (category)
+        select page.* from (select distinct unnest(es_read_category_after.categories)) as wanted (category)
         cross join lateral (
             select * from es_events e
             where (e.stream_category, e.transaction_id, e.global_position)
@@ -94,7 +94,7 @@ begin
         return;
     end if;
     for event in
-        select page.* from unnest(es_read_category_after.categories) as wanted (category)
+        select page.* from (select distinct unnest(es_read_category_after.categories)) as wanted (category)
         cross join lateral (
             select * from es_events e
             where (e.stream_category, e.transaction_id, e.global_position)
