@@ -32,7 +32,9 @@ async fn a_changed_definition_of_a_live_version_is_refused_with_the_diff_and_the
     world.projection("tally", &TALLY.replace("tally.n + excluded.n", "tally.n + 1000"));
     let done = world.foldd(&["check"]).await;
     assert_eq!(done.code, 2, "{done:?}");
-    for part in ["tally.sql", "changed", "-", "tally.n + excluded.n", "+", "tally.n + 1000", "raise `version`"] {
+    for part in
+        ["tally.sql", "changed", "-", "tally.n + excluded.n", "+", "tally.n + 1000", "raise `version`"]
+    {
         assert!(done.err.contains(part), "no {part:?} in {}", done.err);
     }
     let daemon = world.daemon();
@@ -47,7 +49,7 @@ async fn a_changed_definition_of_a_live_version_is_refused_with_the_diff_and_the
                 && error["remedy"].as_str().is_some_and(|remedy| remedy.contains("version"))
         })
         .await;
-    assert_eq!(world.status("tally").await["phase"], "live");
+    world.phase("tally", "live").await;
     daemon.stop().await;
 
     // Taken back, all is well.
@@ -55,7 +57,9 @@ async fn a_changed_definition_of_a_live_version_is_refused_with_the_diff_and_the
     assert_eq!(world.foldd(&["check"]).await.code, 0);
     let _daemon = world.daemon();
     world.caught_up("tally").await;
-    world.eventually("the error is taken back", async || world.status("tally").await["error"].is_null()).await;
+    world
+        .eventually("the error is taken back", async || world.status("tally").await["error"].is_null())
+        .await;
 }
 
 #[tokio::test]

@@ -76,10 +76,7 @@ async fn several_categories_are_folded_in_one_order_and_the_others_left_out() {
 #[tokio::test]
 async fn all_categories_are_folded_where_the_file_says_so() {
     let world = World::new().await;
-    world.projection(
-        "balances",
-        &file(BALANCE, BALANCES).replace("categories = [\"order\"]", "all = true"),
-    );
+    world.projection("balances", &file(BALANCE, BALANCES).replace("categories = [\"order\"]", "all = true"));
     for category in ["order", "other", "invoice"] {
         world.seed(category, 100).await;
     }
@@ -94,7 +91,8 @@ async fn all_categories_are_folded_where_the_file_says_so() {
 #[tokio::test]
 async fn event_types_that_no_handler_wants_are_passed_over() {
     let world = World::new().await;
-    let text = file("create table t (n bigint);", "-- @on Wanted\ninsert into t values (event.global_position);");
+    let text =
+        file("create table t (n bigint);", "-- @on Wanted\ninsert into t values (event.global_position);");
     world.projection("wanted", &text);
     world.seed("order", 100).await;
     world.append("order-1", "wanted", "{}").await;
@@ -145,7 +143,9 @@ async fn statements_over_a_page_run_in_order_and_each_sees_the_whole_page() {
     );
     assert_eq!(
         world
-            .value("select sum(events) = 600 and bool_and(events = tallied) from tally.page where first is null")
+            .value(
+                "select sum(events) = 600 and bool_and(events = tallied) from tally.page where first is null"
+            )
             .await,
         "true",
         "two references to the page in one statement are the same page"

@@ -6,9 +6,11 @@ use crate::world::World;
 #[tokio::test]
 async fn columns_and_tables_may_bear_any_name_that_foldd_uses_inside() {
     let world = World::new().await;
-    let tables = "create table \"select\" (\"event\" text primary key, batch bigint, n bigint, _foldd_scanned bigint,
+    let tables =
+        "create table \"select\" (\"event\" text primary key, batch bigint, n bigint, _foldd_scanned bigint,
             _foldd_position bigint, \"order\" bigint, event_type text, global_position bigint, data jsonb);";
-    let insert = "insert into \"select\" (\"event\", batch, n, _foldd_scanned, _foldd_position, \"order\", event_type,
+    let insert =
+        "insert into \"select\" (\"event\", batch, n, _foldd_scanned, _foldd_position, \"order\", event_type,
             global_position, data)";
     let update = "on conflict (\"event\") do update set batch = \"select\".batch + excluded.batch, n = \"select\".n + 1,
             _foldd_scanned = \"select\"._foldd_scanned + 1, _foldd_position = excluded._foldd_position,
@@ -43,7 +45,9 @@ async fn columns_and_tables_may_bear_any_name_that_foldd_uses_inside() {
     world.caught_up("single").await;
     world.caught_up("whole").await;
     for schema in ["single", "whole"] {
-        let row = format!("select \"event\" || ' ' || batch || ' ' || n || ' ' || global_position from {schema}.\"select\"");
+        let row = format!(
+            "select \"event\" || ' ' || batch || ' ' || n || ' ' || global_position from {schema}.\"select\""
+        );
         assert_eq!(world.value(&row).await, "order-1 3 3 3", "{schema}");
     }
 }
@@ -51,7 +55,8 @@ async fn columns_and_tables_may_bear_any_name_that_foldd_uses_inside() {
 #[tokio::test]
 async fn quotes_backslashes_dollars_and_comments_stay_what_they_are() {
     let world = World::new().await;
-    let kinds = ["It's", "a \"quoted\" one", "back\\slash", "$foldd$ $$ $1", "per cent % -- no comment", "ünïcödé ☃"];
+    let kinds =
+        ["It's", "a \"quoted\" one", "back\\slash", "$foldd$ $$ $1", "per cent % -- no comment", "ünïcödé ☃"];
     let on: String = kinds.iter().map(|kind| format!("-- @on {kind}\n")).collect();
     let text = file(
         "create table t (kind text, a text, b text, c text); -- it's a $comment$\n/* ' \" $$ */",
@@ -66,11 +71,15 @@ async fn quotes_backslashes_dollars_and_comments_stay_what_they_are() {
     }
     let _daemon = world.daemon();
     world.caught_up("texts").await;
-    let rows: Vec<(String, String, String, String)> =
-        sqlx::query_as("select kind, a, b, c from texts.t").fetch_all(world.pool()).await.expect("it has rows");
+    let rows: Vec<(String, String, String, String)> = sqlx::query_as("select kind, a, b, c from texts.t")
+        .fetch_all(world.pool())
+        .await
+        .expect("it has rows");
     let expected: Vec<_> = kinds
         .iter()
-        .map(|kind| ((*kind).to_owned(), "it's \\ -- text".to_owned(), " $$ ' \\ -- ".to_owned(), "'\\".to_owned()))
+        .map(|kind| {
+            ((*kind).to_owned(), "it's \\ -- text".to_owned(), " $$ ' \\ -- ".to_owned(), "'\\".to_owned())
+        })
         .collect();
     assert_eq!(rows, expected);
 }

@@ -25,8 +25,8 @@ struct Append {
 }
 
 fn appends() -> impl Strategy<Value = Vec<Append>> {
-    let append = (0_u8..12, vec(any::<Option<u16>>(), 1..25))
-        .prop_map(|(stream, events)| Append { stream, events });
+    let append =
+        (0_u8..12, vec(any::<Option<u16>>(), 1..25)).prop_map(|(stream, events)| Append { stream, events });
     vec(append, 1..25)
 }
 
@@ -78,7 +78,10 @@ async fn pages_bounded_in_bytes_still_reach_the_end() {
     let tables = "create table t (n bigint generated always as identity, events bigint, last bigint);";
     world.projection(
         "pages",
-        &file(tables, "-- @batch\ninsert into t (events, last) select count(*), max(global_position) from batch;"),
+        &file(
+            tables,
+            "-- @batch\ninsert into t (events, last) select count(*), max(global_position) from batch;",
+        ),
     );
     let single = "create table t (position bigint);";
     world.projection("single", &file(single, "-- @on Big\ninsert into t values (event.global_position);"));

@@ -54,7 +54,7 @@ async fn one_hot_row_is_folded_in_pages_that_stay_small() {
     world.projection("hot", &text);
     for _ in 0..20 {
         world
-            .execute("select es_append('order-1', null, null, array_agg('Hit'), array_agg('{}'::jsonb)) from generate_series(1, 1000)")
+            .execute("select es_append('order-1', null, null, array_agg('Hit'::text), array_agg('{}'::jsonb)) from generate_series(1, 1000)")
             .await;
     }
     let started = tokio::time::Instant::now();

@@ -20,7 +20,10 @@ async fn a_table_of_the_same_name_in_public_stays_untouched() {
 async fn a_table_that_only_public_has_is_not_found() {
     let world = World::new().await;
     world.execute("create table public.mine (n bigint)").await;
-    world.projection("lost", &file("create table own (n bigint);", "-- @on Placed\ninsert into mine values (1);"));
+    world.projection(
+        "lost",
+        &file("create table own (n bigint);", "-- @on Placed\ninsert into mine values (1);"),
+    );
     let done = world.foldd(&["check"]).await;
     assert_eq!(done.code, 2, "{done:?}");
     assert!(done.err.contains("lost.sql:8") && done.err.contains("\"mine\" does not exist"), "{}", done.err);
@@ -70,7 +73,7 @@ async fn renaming_the_schema_under_a_running_daemon_does_not_disturb_it() {
 }
 
 #[tokio::test]
-async fn renaming_the_schema_in_the_middle_of_a_fold_tears_no_page() {
+async fn a_rename_behind_the_subscriptions_row_tears_no_page() {
     let world = World::new().await;
     world.projection("tally", TALLY);
     world.seed("order", 4000).await;
@@ -83,7 +86,8 @@ async fn renaming_the_schema_in_the_middle_of_a_fold_tears_no_page() {
     for (from, to) in [("tally", "a"), ("a", "b"), ("b", "c")] {
         world
             .execute(&format!(
-                "begin; alter schema {from} rename to {to}; create schema {from};
+                "begin; select 1 from es_subscriptions where subscription_id = 'tally@1' for update;
+                 alter schema {from} rename to {to}; create schema {from};
                  create table {from}.tally (like {to}.tally including all); commit"
             ))
             .await;
@@ -99,7 +103,9 @@ async fn renaming_the_schema_in_the_middle_of_a_fold_tears_no_page() {
 #[tokio::test]
 async fn a_schema_that_is_not_foldds_is_left_alone_and_named() {
     let world = World::new().await;
-    world.execute("create schema mine; create table mine.tally (n bigint); insert into mine.tally values (7)").await;
+    world
+        .execute("create schema mine; create table mine.tally (n bigint); insert into mine.tally values (7)")
+        .await;
     world.projection("mine", TALLY);
     world.projection("tally", TALLY);
     world.append("order-1", "Placed", "{}").await;

@@ -36,7 +36,9 @@ async fn a_lock_on_a_read_model_is_waited_out_and_each_event_counts_once() {
         world.caught_up(mode).await;
         assert_eq!(world.rows(&format!("{mode}.t")).await, ["(30)"], "{mode}");
         world.phase(mode, "live").await;
-        world.eventually("the error is taken back", async || world.status(mode).await["error"].is_null()).await;
+        world
+            .eventually("the error is taken back", async || world.status(mode).await["error"].is_null())
+            .await;
         assert!(!daemon.log().contains("halted"), "{}", daemon.log());
         assert_eq!(daemon.stop().await.code(), Some(0));
     }
