@@ -1,7 +1,9 @@
 //! What foldd promises, as tests on a real PostgreSQL and real processes. A table of contents.
 
-/// The daemon as a process.
+/// The daemon as a process: signals, leases, takeovers, restarts of PostgreSQL, kills, its faces.
 mod daemon;
+/// Projections: what they fold, what they refuse, what happens when they fail.
+mod fold;
 /// The event store: appending, order, reading, aggregates, the schema and its adoption.
 mod log;
 /// The house rules.

@@ -12,6 +12,11 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::sync::OnceCell;
 
+mod events;
+mod listen;
+
+pub(crate) use events::Logged;
+
 /// Nothing in a test takes longer, unless it hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -199,6 +204,11 @@ impl World {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("{name} never was {phase}: {last}");
+    }
+
+    /// Waits for a projection to halt, and returns the error that it gives.
+    pub(crate) async fn halted(&self, name: &str) -> Value {
+        self.phase(name, "halted").await["error"].clone()
     }
 
     /// Waits for a fact.
