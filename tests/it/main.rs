@@ -1,5 +1,7 @@
 //! What foldd promises, as tests on a real PostgreSQL and real processes. A table of contents.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test that meets anything else fails, whatever it is")]
+
 /// The daemon as a process: signals, leases, takeovers, restarts of PostgreSQL, kills, its faces.
 mod daemon;
 /// Projections: what they fold, what they refuse, what happens when they fail.
