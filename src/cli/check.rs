@@ -7,11 +7,12 @@ use super::{Failure, catalog, connect, print};
 use crate::config::Loaded;
 use crate::engine::build::check;
 use crate::projection::Projection;
+use crate::projection::handler::Registry;
 
 /// Carries the verb out.
-pub(crate) async fn run(args: &Check, loaded: &Loaded) -> Result<(), Failure> {
+pub(crate) async fn run(args: &Check, loaded: &Loaded, registry: &Registry) -> Result<(), Failure> {
     let projections = if args.files.is_empty() {
-        catalog::projections(loaded)?
+        catalog::projections(loaded, registry)?
     } else {
         catalog::projections_of(args.files.iter().map(PathBuf::as_path), loaded)?
     };

@@ -5,7 +5,8 @@ use serde_json::value::to_raw_value;
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
-use super::batch::Program;
+use super::batch::{self, Program};
+use super::hosted::Hosted;
 use crate::ledger::phases::Trouble;
 use crate::ledger::projections::{self, Known, New};
 use crate::projection::Projection;
@@ -27,7 +28,7 @@ pub(crate) enum BuildError {
     #[error("the stored definition of {0} is not readable by this foldd")]
     UnreadableDefinition(String, #[source] serde_json::Error),
     /// The handler is Rust, and this program has none of that name.
-    #[error("projection {0} declares a Rust handler, and this program has none")]
+    #[error("{0} has a Rust handler, and this program does not have it")]
     NoHandler(String),
     /// The database refused or could not be reached.
     #[error("the database reported an error")]
@@ -96,17 +97,7 @@ pub(crate) async fn prepare(conn: &mut PgConnection, wanted: &Projection) -> Res
         }
         Choice::Run(current, notice) => (current, notice),
     };
-    let target = Target {
-        projection_id: &current.projection_id,
-        schema_oid: current.schema_oid,
-        store_schema: &store_schema,
-        extension_schemas: wanted.settings.extension_schemas.as_deref().unwrap_or_default(),
-    };
-    let compiled =
-        compile(&current.definition, &target).ok_or_else(|| BuildError::NoHandler(wanted.name.clone()))?;
-    if function_source(&mut tx, &current.projection_id).await? != Some(compiled.source) {
-        sqlx::raw_sql(AssertSqlSafe(compiled.ddl)).execute(&mut *tx).await?;
-    }
+    let body = body(&mut tx, wanted, &current, store_schema).await?;
     tx.commit().await?;
     Ok(Ready {
         name: wanted.name.clone(),
@@ -115,12 +106,41 @@ pub(crate) async fn prepare(conn: &mut PgConnection, wanted: &Projection) -> Res
         building: current.building,
         notice,
         program: Program {
-            call: call(&current.projection_id),
             path: current.definition.path.clone(),
-            lines: compiled.lines,
-            subscription_id: current.projection_id,
+            subscription_id: current.projection_id.clone(),
+            body,
         },
     })
+}
+
+/// Who applies the events: the compiled function, made or mended here, or the handler of this program.
+async fn body(
+    tx: &mut PgConnection,
+    wanted: &Projection,
+    current: &Current,
+    store_schema: String,
+) -> Result<batch::Body, BuildError> {
+    let extension_schemas = wanted.settings.extension_schemas.clone().unwrap_or_default();
+    let target = Target {
+        projection_id: &current.projection_id,
+        schema_oid: current.schema_oid,
+        store_schema: &store_schema,
+        extension_schemas: &extension_schemas,
+    };
+    if let Some(compiled) = compile(&current.definition, &target) {
+        if function_source(tx, &current.projection_id).await? != Some(compiled.source) {
+            sqlx::raw_sql(AssertSqlSafe(compiled.ddl)).execute(tx).await?;
+        }
+        return Ok(batch::Body::Sql { call: call(&current.projection_id), lines: compiled.lines });
+    }
+    let handler = wanted.handler.clone().filter(|_| wanted.version == current.version);
+    Ok(batch::Body::Rust(Hosted {
+        handler: handler.ok_or_else(|| BuildError::NoHandler(current.projection_id.clone()))?,
+        schema_oid: current.schema_oid,
+        categories: listed(&current.definition),
+        store_schema,
+        extension_schemas,
+    }))
 }
 
 /// Checks a projection against the database as it is, in a schema that is rolled back: nothing is kept.

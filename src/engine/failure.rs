@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     TimedOut { page: i64, event: Option<EventRef> },
     /// A handler's statement failed.
     Handler(HandlerFault),
+    /// A handler ended the transaction that was not its own.
+    Meddling,
     /// The compiled function, its tables or foldd's own schema are not as they should be.
     Broken { sqlstate: String, message: String },
 }
@@ -78,7 +80,7 @@ impl Fault {
             Self::Unknown(_) | Self::Fenced | Self::CheckpointMoved => Directive::Retake,
             Self::Passing { .. } | Self::StaleHorizon => Directive::Retry,
             Self::TimedOut { page, .. } if *page > 1 => Directive::Shrink,
-            Self::TimedOut { .. } | Self::Broken { .. } => Directive::Halt,
+            Self::TimedOut { .. } | Self::Broken { .. } | Self::Meddling => Directive::Halt,
             Self::Handler(fault) if is_transient_state(&fault.sqlstate) => Directive::Retry,
             Self::Handler(fault) if fault.event.is_none() && fault.page > 1 => Directive::Shrink,
             Self::Handler(_) => Directive::Halt,
@@ -95,6 +97,7 @@ impl Fault {
             | Self::Fenced
             | Self::CheckpointMoved
             | Self::StaleHorizon
+            | Self::Meddling
             | Self::Broken { .. } => 1,
         }
     }
@@ -106,7 +109,7 @@ impl Fault {
             Self::Passing { .. } => ErrorKind::Conflict,
             Self::Fenced | Self::CheckpointMoved => ErrorKind::Lease,
             Self::TimedOut { .. } => ErrorKind::Timeout,
-            Self::Handler(_) => ErrorKind::Handler,
+            Self::Handler(_) | Self::Meddling => ErrorKind::Handler,
             Self::Broken { .. } => ErrorKind::Definition,
         }
     }
@@ -120,6 +123,7 @@ impl Fault {
             | Self::StaleHorizon
             | Self::TimedOut { .. }
             | Self::Handler(_)
+            | Self::Meddling
             | Self::Broken { .. } => BatchOutcome::Failed,
         }
     }
@@ -146,6 +150,11 @@ impl Fault {
                  daemon.batch_timeout or mend the handler and restart",
             ),
             Self::Handler(fault) => (fault.text(), handler_remedy(&fault.sqlstate)),
+            Self::Meddling => (
+                "the handler committed or rolled back the batch's transaction".to_owned(),
+                "take begin, commit and rollback out of the handler; what it committed itself stays, so build the \
+                 projection anew",
+            ),
             Self::Broken { message, .. } => (
                 message.clone(),
                 "run `foldd check`; if the tables were changed by hand, put them back, then restart",
@@ -157,7 +166,7 @@ impl Fault {
                 (Some(sqlstate.clone()), None, None)
             }
             Self::TimedOut { event, .. } => (None, None, event.clone()),
-            Self::Unknown(_) | Self::Fenced | Self::CheckpointMoved | Self::StaleHorizon => {
+            Self::Unknown(_) | Self::Fenced | Self::CheckpointMoved | Self::StaleHorizon | Self::Meddling => {
                 (None, None, None)
             }
         };

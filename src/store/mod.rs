@@ -31,7 +31,7 @@ pub(crate) use horizon::{Growth, Observation, blockers, observe, withheld};
 pub use migrate::Migrated;
 pub(crate) use migrate::{KNOWN as SCHEMA_VERSION, require_current};
 pub use read::Lag;
-pub(crate) use read::{count_after, cursor_of, head};
+pub(crate) use read::{Page, count_after, cursor_of, head, read_page_in};
 pub use scope::{CommittedEvents, TransactionScope};
 
 /// The result of everything the event store does.

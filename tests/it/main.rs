@@ -8,6 +8,8 @@ mod daemon;
 mod fold;
 /// The event store: appending, order, reading, aggregates, the schema and its adoption.
 mod log;
+/// Projections in Rust, hosted in this process.
+mod rust;
 /// The house rules.
 mod tidy;
 /// The harness.

@@ -13,7 +13,8 @@ fn floor(room: &str) -> Option<u8> {
         "projection" => 3,
         "engine" => 4,
         "supervisor" => 5,
-        "ops" | "cli" | "config" | "logging" | "embedded" | "daemon" | "demo" | "lib" | "main" => 6,
+        "ops" | "cli" | "config" | "logging" | "embedded" | "daemon" | "demo" | "hosting" | "lib"
+        | "main" => 6,
         _ => return None,
     })
 }
