@@ -197,7 +197,10 @@ begin
         _foldd_at_event := false;
         set constraints all immediate;",
         );
-        self.on_failure("case when _foldd_at_event then event.global_position end");
+        // Past the loop it is a deferred constraint that failed, which cannot say for which event unless there is one.
+        self.on_failure(
+            "case when _foldd_at_event then event.global_position when _foldd_scanned = 1 then _foldd_position end",
+        );
     }
 
     fn per_batch(&mut self, entries: &[Entry], categories: &Categories, target: &Target<'_>) {
