@@ -73,10 +73,16 @@ pub(crate) async fn fold(
         .bind(bounds.max_bytes)
         .bind(bounds.bulk)
         .fetch_one(&mut *conn);
-    let row = tokio::time::timeout(bounds.timeout + ANSWER_MARGIN, answer)
+    let answered = tokio::time::timeout(bounds.timeout + ANSWER_MARGIN, answer)
         .await
-        .map_err(|_| Fault::Unknown("no answer before the deadline".to_owned()))?
-        .map_err(|error| Fault::of(&error, bounds.max_events))?;
+        .map_err(|_| Fault::Unknown("no answer before the deadline".to_owned()))?;
+    let row = match answered.map_err(|error| Fault::of(&error, bounds.max_events)) {
+        Ok(row) => row,
+        Err(Fault::TimedOut { page: 1, .. }) => {
+            return Err(Fault::TimedOut { page: 1, event: next_event(conn, program, &horizon).await });
+        }
+        Err(fault) => return Err(fault),
+    };
     let outcome = Outcome::of(&row).map_err(|error| Fault::of(&error, bounds.max_events))?;
     match outcome {
         Outcome::Committed(committed) => Ok(committed),
@@ -147,5 +153,19 @@ async fn event_ref(conn: &mut PgConnection, position: i64) -> Option<EventRef> {
         .fetch_one(conn);
     let (stream_id, event_type) =
         tokio::time::timeout(ANSWER_MARGIN, named).await.ok()?.ok().unwrap_or_default();
+    Some(EventRef { position, stream_id, event_type })
+}
+
+/// The event behind the checkpoint: what a page of one that was cut off was about. Best effort, too.
+async fn next_event(conn: &mut PgConnection, program: &Program, horizon: &Horizon) -> Option<EventRef> {
+    let named = sqlx::query_as(
+        "select e.global_position, e.stream_id, e.event_type from es_subscriptions s
+         cross join lateral es_read_after(s.categories, s.last_transaction_id, s.last_position, 1, $2::xid8) e
+         where s.subscription_id = $1",
+    )
+    .bind(&program.subscription_id)
+    .bind(horizon.transaction_id().to_string())
+    .fetch_optional(conn);
+    let (position, stream_id, event_type) = tokio::time::timeout(ANSWER_MARGIN, named).await.ok()?.ok()??;
     Some(EventRef { position, stream_id, event_type })
 }

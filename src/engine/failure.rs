@@ -19,8 +19,8 @@ pub(crate) enum Fault {
     CheckpointMoved,
     /// The horizon was seen before the server restarted.
     StaleHorizon,
-    /// The batch ran longer than it may.
-    TimedOut { page: i64 },
+    /// The batch ran longer than it may; the event, when there was only one.
+    TimedOut { page: i64, event: Option<EventRef> },
     /// A handler's statement failed.
     Handler(HandlerFault),
     /// The compiled function, its tables or foldd's own schema are not as they should be.
@@ -54,7 +54,7 @@ impl Fault {
             sqlstate::FENCED => Self::Fenced,
             sqlstate::CHECKPOINT_MOVED => Self::CheckpointMoved,
             sqlstate::STALE_HORIZON => Self::StaleHorizon,
-            "57014" => Self::TimedOut { page },
+            "57014" => Self::TimedOut { page, event: None },
             // The session is gone, perhaps while it committed.
             "57P01" | "57P02" | "57P03" | "25P03" | "25P04" => Self::Unknown(message),
             _ if code.starts_with("08") => Self::Unknown(message),
@@ -68,7 +68,7 @@ impl Fault {
         match self {
             Self::Unknown(_) | Self::Fenced | Self::CheckpointMoved => Directive::Retake,
             Self::Passing { .. } | Self::StaleHorizon => Directive::Retry,
-            Self::TimedOut { page } if *page > 1 => Directive::Shrink,
+            Self::TimedOut { page, .. } if *page > 1 => Directive::Shrink,
             Self::TimedOut { .. } | Self::Broken { .. } => Directive::Halt,
             Self::Handler(fault) if is_transient_state(&fault.sqlstate) => Directive::Retry,
             Self::Handler(fault) if fault.event.is_none() && fault.page > 1 => Directive::Shrink,
@@ -114,7 +114,7 @@ impl Fault {
                 ("a commit got through whose answer was lost".to_owned(), "nothing: it goes on from there")
             }
             Self::StaleHorizon => ("PostgreSQL was restarted".to_owned(), "nothing: it goes on in a moment"),
-            Self::TimedOut { page } if *page > 1 => {
+            Self::TimedOut { page, .. } if *page > 1 => {
                 (format!("a batch of {page} events took too long"), "it is tried again with smaller batches")
             }
             Self::TimedOut { .. } => (
@@ -133,11 +133,10 @@ impl Fault {
             Self::Passing { sqlstate, .. } | Self::Broken { sqlstate, .. } => {
                 (Some(sqlstate.clone()), None, None)
             }
-            Self::Unknown(_)
-            | Self::Fenced
-            | Self::CheckpointMoved
-            | Self::StaleHorizon
-            | Self::TimedOut { .. } => (None, None, None),
+            Self::TimedOut { event, .. } => (None, None, event.clone()),
+            Self::Unknown(_) | Self::Fenced | Self::CheckpointMoved | Self::StaleHorizon => {
+                (None, None, None)
+            }
         };
         Trouble { message, remedy: remedy.to_owned(), sqlstate, place, event }
     }
@@ -200,8 +199,8 @@ mod tests {
             (handler("22P02", true, 10), Directive::Halt),
             (handler("23505", false, 10), Directive::Shrink),
             (handler("23505", false, 1), Directive::Halt),
-            (Fault::TimedOut { page: 2 }, Directive::Shrink),
-            (Fault::TimedOut { page: 1 }, Directive::Halt),
+            (Fault::TimedOut { page: 2, event: None }, Directive::Shrink),
+            (Fault::TimedOut { page: 1, event: None }, Directive::Halt),
             (Fault::Unknown(String::new()), Directive::Retake),
             (Fault::CheckpointMoved, Directive::Retake),
             (Fault::StaleHorizon, Directive::Retry),

@@ -313,7 +313,7 @@ impl Subscription {
             Directive::Shrink => {
                 let page = match fault {
                     Fault::Handler(fault) => fault.page,
-                    Fault::TimedOut { page } => *page,
+                    Fault::TimedOut { page, .. } => *page,
                     _ => 1,
                 };
                 self.pace.shrink(page);
