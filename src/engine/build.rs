@@ -300,7 +300,7 @@ async fn lay(
     set_path(tx, &path.join(", ")).await?;
     let definition = &wanted.definition;
     if let Some(tables) = &definition.tables {
-        create_tables(tx, definition, tables).await?;
+        create_tables(tx, definition, tables, schema).await?;
     }
     match &definition.body {
         Body::PerEvent(entries) => {
@@ -327,6 +327,7 @@ async fn create_tables(
     tx: &mut PgConnection,
     definition: &Definition,
     tables: &Entry,
+    schema: &str,
 ) -> Result<(), BuildError> {
     let statements = split_statements(&tables.sql).unwrap_or_default();
     for statement in statements {
@@ -337,8 +338,36 @@ async fn create_tables(
             .execute(&mut *tx)
             .await
             .map_err(|error| statement_error(error, definition, &entry, 0))?;
+        if let Some(stranger) = touched_elsewhere(tx, schema).await? {
+            return Err(BuildError::Statement {
+                place: format!("{}:{}", definition.path, entry.line),
+                message: format!(
+                    "the statement makes or changes {stranger}, which is not in the projection's own schema"
+                ),
+                remedy: "name things without a schema; a rebuild could not undo anything else".to_owned(),
+                sqlstate: None,
+            });
+        }
     }
     Ok(())
+}
+
+/// What this transaction has made or changed outside of the projection's schema: catalog rows carry its xid.
+async fn touched_elsewhere(tx: &mut PgConnection, schema: &str) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar(
+        "select n.nspname || '.' || touched.name
+         from (select relnamespace, relname from pg_class where xmin = pg_current_xact_id()::xid
+               union all select typnamespace, typname from pg_type where xmin = pg_current_xact_id()::xid
+               union all select pronamespace, proname from pg_proc where xmin = pg_current_xact_id()::xid
+               union all select c.relnamespace, c.relname
+               from pg_trigger t join pg_class c on c.oid = t.tgrelid
+               where t.xmin = pg_current_xact_id()::xid) touched (namespace, name)
+         join pg_namespace n on n.oid = touched.namespace
+         where n.nspname not in ($1, 'pg_toast') limit 1",
+    )
+    .bind(schema)
+    .fetch_optional(tx)
+    .await
 }
 
 /// Plans one statement where it will run, and refuses it when it writes elsewhere or returns rows.
