@@ -1,11 +1,7 @@
 //! The daemon as a process: it folds, stops when asked, and comes back.
 
+use crate::fold::TALLY;
 use crate::world::World;
-
-const TALLY: &str = "/* foldd\nversion = 1\ncategories = [\"order\"]\n*/\n-- @tables\n\
-    create table tally (event_type text primary key, n bigint not null);\n-- @batch\n\
-    insert into tally select event_type, count(*) from batch group by 1\n\
-    on conflict (event_type) do update set n = tally.n + excluded.n;\n";
 
 #[tokio::test]
 async fn a_daemon_folds_what_is_there_and_what_comes() {
