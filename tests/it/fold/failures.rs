@@ -161,6 +161,25 @@ async fn a_handler_that_never_ends_is_cut_off_halved_and_halted_with_a_remedy() 
 }
 
 #[tokio::test]
+async fn an_assertion_that_fails_names_its_event_like_any_other_error() {
+    let world = World::new().await;
+    let tables = "create table t (n bigint);
+        create function only_small(n bigint) returns bigint language plpgsql as $$
+        begin
+            assert n < 10, 'too large';
+            return n;
+        end $$;";
+    let handler = "-- @on Paid\ninsert into t values (only_small((event.data->>'amount')::bigint));";
+    world.projection("asserting", &file(tables, handler));
+    world.append("order-1", "Paid", "{\"amount\": 1}").await;
+    world.append("order-bad", "Paid", "{\"amount\": 10}").await;
+    let _daemon = world.daemon();
+    let error = world.halted("asserting").await;
+    assert_names(&error, 2);
+    assert_eq!((&error["sqlstate"], &error["message"]), (&"P0004".into(), &"too large".into()));
+}
+
+#[tokio::test]
 async fn a_halted_projection_goes_on_after_a_restart_when_the_cause_is_gone() {
     let world = World::new().await;
     let text = file(
