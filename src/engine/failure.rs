@@ -63,6 +63,15 @@ impl Fault {
         }
     }
 
+    /// A statement of foldd's own that ran out of time, outside of any batch: the server is busy.
+    pub(crate) fn slow(error: &sqlx::Error) -> Self {
+        let database = error.as_database_error();
+        Self::Passing {
+            sqlstate: database.and_then(|error| error.code()).unwrap_or_default().into_owned(),
+            message: database.map_or_else(|| error.to_string(), |error| error.message().to_owned()),
+        }
+    }
+
     /// What to do.
     pub(crate) fn directive(&self) -> Directive {
         match self {

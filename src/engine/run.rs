@@ -232,8 +232,10 @@ impl Subscription {
         }
         let behind = self.phase == Phase::CatchingUp;
         let max_events = self.pace.page(if behind { terms.catch_up_batch } else { terms.live_batch });
+        // Not more than there is: should the batch run out of time, the halving begins at what it had.
+        let there = self.remaining(view).map_or(max_events, |remaining| remaining.max(1));
         let bounds = Bounds {
-            max_events,
+            max_events: max_events.min(there),
             max_bytes: terms.max_page_bytes,
             bulk: max_events >= BULK_PAGE,
             timeout: terms.batch_timeout,
@@ -402,7 +404,11 @@ impl Subscription {
 async fn within<T>(deadline: Duration, work: impl Future<Output = sqlx::Result<T>>) -> Result<T, Fault> {
     match tokio::time::timeout(deadline, work).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(Fault::of(&error, 1)),
+        Ok(Err(error)) => {
+            // Cut off by the statement timeout, no event is to blame, so it must not halt.
+            let fault = Fault::of(&error, 1);
+            Err(if matches!(fault, Fault::TimedOut { .. }) { Fault::slow(&error) } else { fault })
+        }
         Err(_) => Err(Fault::Unknown("no answer before the deadline".to_owned())),
     }
 }

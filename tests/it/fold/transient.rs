@@ -68,3 +68,28 @@ async fn a_serialization_failure_in_a_handler_is_tried_again() {
     assert_eq!(world.rows("moody.t").await, ["(1)"]);
     assert!(!daemon.log().contains("halted"), "{}", daemon.log());
 }
+
+#[tokio::test]
+async fn a_backlog_that_takes_too_long_to_count_halts_nothing() {
+    let world = World::new().await;
+    world.projection(
+        "counts",
+        &file("create table t (n bigint);", "-- @on Placed\ninsert into t values (1);"),
+    );
+    world.append("order-1", "Placed", "{}").await;
+    let counter = "alter function es_count_after(text[], xid8, bigint, xid8) rename to";
+    world
+        .execute(&format!(
+            "{counter} counted; create function es_count_after(text[], xid8, bigint, xid8 default null) returns bigint
+             language sql begin atomic select length(pg_sleep(3600)::text)::bigint; end"
+        ))
+        .await;
+    let daemon = world.daemon_with(&IMPATIENT);
+    daemon.says("trying again").await;
+    world
+        .execute("drop function es_count_after(text[], xid8, bigint, xid8); alter function counted rename to es_count_after")
+        .await;
+    world.caught_up("counts").await;
+    assert_eq!(world.rows("counts.t").await, ["(1)"]);
+    assert!(!daemon.log().contains("halted"), "{}", daemon.log());
+}
