@@ -10,8 +10,12 @@ use foldd::embedded::{Options, Server};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::OnceCell;
+
+mod events;
+mod listen;
+
+pub(crate) use events::Logged;
 
 /// Nothing in a test takes longer, unless it hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -118,50 +122,6 @@ impl World {
             .execute(&self.pool)
             .await
             .unwrap_or_else(|error| panic!("append to {stream_id}: {error}"));
-    }
-
-    /// Appends many events of one category in one transaction, over 97 streams and four types: `Placed`, `Paid`,
-    /// `Shipped` and `Noted`. Each one's `amount` is its number.
-    pub(crate) async fn seed(&self, category: &str, events: i64) {
-        sqlx::query(
-            "select es_append_many(array_agg(stream), array_agg($1), array_agg(kind), array_agg(data),
-                                   array_agg('{}'::jsonb), array_agg(gen_random_uuid()))
-             from (select $1 || '-' || i * 7919 % 97, (array['Placed', 'Paid', 'Shipped', 'Noted'])[1 + i * i * 31 % 7 % 4],
-                          jsonb_build_object('amount', i)
-                   from generate_series(1, $2) i) given (stream, kind, data)",
-        )
-        .bind(category)
-        .bind(events)
-        .execute(&self.pool)
-        .await
-        .unwrap_or_else(|error| panic!("seed {category}: {error}"));
-    }
-
-    /// The whole log, in the order in which projections read it.
-    pub(crate) async fn log(&self) -> Vec<Logged> {
-        let rows: Vec<(i64, String, String, String, Value)> = sqlx::query_as(
-            "select global_position, stream_id, stream_category, event_type, data
-             from es_events order by transaction_id, global_position",
-        )
-        .fetch_all(&self.pool)
-        .await
-        .expect("the log can be read");
-        let logged = |(global_position, stream_id, stream_category, event_type, data)| Logged {
-            global_position,
-            stream_id,
-            stream_category,
-            event_type,
-            data,
-        };
-        rows.into_iter().map(logged).collect()
-    }
-
-    /// All rows of a table as PostgreSQL prints them, sorted.
-    pub(crate) async fn rows(&self, table: &str) -> Vec<String> {
-        sqlx::query_scalar(AssertSqlSafe(format!("select t::text from {table} t order by 1")))
-            .fetch_all(&self.pool)
-            .await
-            .unwrap_or_else(|error| panic!("{table}: {error}"))
     }
 
     /// Writes a projection file.
@@ -285,16 +245,6 @@ pub(crate) async fn pool(url: &str) -> PgPool {
     PgPoolOptions::new().max_connections(10).connect_with(options).await.expect("the database answers")
 }
 
-/// An event as a test reads it, to compute what a projection should give.
-#[derive(Debug)]
-pub(crate) struct Logged {
-    pub(crate) global_position: i64,
-    pub(crate) stream_id: String,
-    pub(crate) stream_category: String,
-    pub(crate) event_type: String,
-    pub(crate) data: Value,
-}
-
 /// What a verb left.
 #[derive(Debug)]
 pub(crate) struct Done {
@@ -352,32 +302,6 @@ impl Daemon {
     pub(crate) async fn stop(self) -> ExitStatus {
         self.signal("TERM");
         self.ended().await
-    }
-
-    /// Waits until it has logged something.
-    pub(crate) async fn says(&self, what: &str) {
-        let started = Instant::now();
-        while !self.log().contains(what) {
-            assert!(started.elapsed() < PATIENCE, "the daemon never said {what:?}:\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    /// Asks its HTTP port: the status code and the body.
-    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        self.says("\"listening\"").await;
-        let log = self.log();
-        let line = log.lines().find(|line| line.contains("\"listening\"")).expect("it listens");
-        let line: Value = serde_json::from_str(line).expect("the log is JSON");
-        let address = line["address"].as_str().expect("it says where").to_owned();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        let mut stream = tokio::net::TcpStream::connect(&address).await.expect("the port is open");
-        stream.write_all(request.as_bytes()).await.expect("the request can be sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("there is an answer");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("it is HTTP");
-        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("it has a code");
-        (code, body.to_owned())
     }
 
     /// What it has logged so far.
