@@ -3,6 +3,7 @@
 //! What may go wrong here is an event applied twice or not at all. `AUDIT` would show either: it writes down each event
 //! as it comes, into a table that refuses nothing.
 
+mod answers;
 mod http;
 mod kill;
 mod outages;
