@@ -50,7 +50,7 @@ async fn a_daemon_is_alive_ready_and_measured() {
 
 #[tokio::test]
 async fn the_lag_metric_is_what_foldd_lag_counts() {
-    let world = World::new().await;
+    let world = World::alone().await;
     world.projection("halting", &TALLY.replace("count(*) from batch", "count(*) / 0 from batch"));
     world.seed("order", 30).await;
     let daemon = world.daemon();

@@ -43,6 +43,14 @@ async fn kill_again_and_again(world: &mut World, projection: &str, pages: &str) 
                 parts(&world.try_value(&checkpoint).await.unwrap_or_default()).0 > fence
             })
             .await;
+        // Every other daemon dies while it folds; the rest at any moment, such as while they count their backlog.
+        if number % 2 == 0 {
+            world
+                .eventually("the fold is under way", async || {
+                    parts(&world.try_value(&checkpoint).await.unwrap_or_default()).1 > before
+                })
+                .await;
+        }
         tokio::time::sleep(Duration::from_millis(random.u64(0..400))).await;
         let crash_is_due = number >= (crashes + 1) * KILLS / (CRASHES + 1);
         if crash_is_due {
@@ -60,7 +68,7 @@ async fn kill_again_and_again(world: &mut World, projection: &str, pages: &str) 
         in_the_middle += u32::from(after > before && after < head);
     }
     assert_eq!(crashes, CRASHES);
-    assert!(in_the_middle >= KILLS / 2, "only {in_the_middle} of {KILLS} kills met a fold under way");
+    assert!(in_the_middle >= KILLS / 4, "only {in_the_middle} of {KILLS} kills met a fold under way");
 }
 
 #[tokio::test]

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use super::{AUDIT, Load, audit_is_exact, moves_on};
 use crate::world::World;
 
-/// A handler that is in hand for half a minute.
+/// A handler that is in hand for nearly a minute.
 const SLOW: &str = "/* foldd\nversion = 1\ncategories = [\"slow\"]\n*/\n-- @tables\ncreate table t (n text);\n\
-    -- @on Placed\ninsert into t values (pg_sleep(30)::text);\n";
+    -- @on Placed\ninsert into t values (pg_sleep(50)::text);\n";
 
 async fn nothing_is_held(world: &World) {
     assert_eq!(
@@ -28,17 +28,16 @@ async fn a_signal_under_load_ends_it_cleanly_and_nothing_is_lost() {
     world.seed("order", 500).await;
     let load = Load::start(&world);
     for signal in ["TERM", "INT"] {
-        let daemon = world.daemon();
+        // A lease that was not given back would be waited for longer than any test waits.
+        let daemon = world.daemon_with(&[("FOLDD__DAEMON__LEASE", "10min")]);
         moves_on(&world, 200).await;
         daemon.signal(signal);
         assert_eq!(daemon.ended().await.code(), Some(0), "{signal}");
         nothing_is_held(&world).await;
     }
     load.stop().await;
-    let started = Instant::now();
     let daemon = world.daemon();
     audit_is_exact(&world).await;
-    assert!(started.elapsed() < Duration::from_secs(8), "a lease that was given back is not waited for");
     assert_eq!(daemon.stop().await.code(), Some(0));
 }
 
@@ -51,7 +50,7 @@ async fn a_batch_that_outlasts_the_drain_is_cut_off() {
     in_hand(&world).await;
     let started = Instant::now();
     assert_eq!(daemon.stop().await.code(), Some(0));
-    assert!(started.elapsed() < Duration::from_secs(10), "it took {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(30), "it took {:?}", started.elapsed());
     nothing_is_held(&world).await;
     assert_eq!(world.rows("slow.t").await, Vec::<String>::new());
 }
@@ -61,14 +60,14 @@ async fn a_second_signal_ends_it_at_once() {
     let world = World::alone().await;
     world.projection("slow", SLOW);
     world.append("slow-1", "Placed", "{}").await;
-    let daemon = world.daemon();
+    let daemon = world.daemon_with(&[("FOLDD__DAEMON__DRAIN_TIMEOUT", "60s")]);
     in_hand(&world).await;
     daemon.signal("TERM");
     daemon.says("draining").await;
     let started = Instant::now();
     daemon.signal("TERM");
     assert_eq!(daemon.ended().await.code(), Some(130));
-    assert!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(30), "it took {:?}", started.elapsed());
 }
 
 async fn in_hand(world: &World) {

@@ -64,5 +64,5 @@ async fn one_hot_row_is_folded_in_pages_that_stay_small() {
     assert_eq!(world.value("select n from hot.hot").await, "20000");
     let largest: i64 = world.value("select max(n) from hot.page").await.parse().expect("a number");
     assert!(largest <= 8_000, "a page had {largest} events of one row");
-    assert!(took < Duration::from_secs(30), "20,000 events took {took:?}");
+    assert!(took < Duration::from_secs(45), "20,000 events took {took:?}");
 }
