@@ -119,9 +119,9 @@ impl Index {
     /// A handler's error as a fault: the connection's if that is what failed, else the handler's.
     fn fault(&self, error: &HandlerError, page: i64) -> Fault {
         if let Some(database) = error.database() {
-            match Fault::of(database, page) {
-                Fault::Broken { .. } => {}
-                other => return other,
+            let fault = Fault::of(database, page);
+            if !matches!(fault, Fault::Broken { .. }) {
+                return fault;
             }
         }
         let database = error.database().and_then(sqlx::Error::as_database_error);

@@ -113,6 +113,8 @@ pub(crate) struct Subscription {
     phase: Phase,
     lease: Option<Lease>,
     backlog: Option<Backlog>,
+    /// Whether a batch has committed since the lease was taken.
+    got_on: bool,
     pace: Pace,
     backoff: Backoff,
     scanned: i64,
@@ -142,6 +144,7 @@ impl Subscription {
             phase: Phase::Standby,
             lease: None,
             backlog: None,
+            got_on: false,
             pace: Pace::new(terms.max_page_events),
             backoff: Backoff::default(),
             scanned: 0,
@@ -211,7 +214,7 @@ impl Subscription {
             Ok(Some(lease)) => {
                 tracing::info!(subscription = self.id(), fence_token = lease.fence_token, cursor = %lease.cursor, "lease taken");
                 self.metrics.lease(LeaseTransition::Taken);
-                (self.lease, self.backlog, self.trouble) = (Some(lease), None, None);
+                (self.lease, self.backlog, self.trouble, self.got_on) = (Some(lease), None, None, false);
                 self.after(Input::Taken)
             }
             Ok(None) => {
@@ -226,7 +229,9 @@ impl Subscription {
         let Some(lease) = self.lease else {
             return self.failed(&Fault::Fenced);
         };
-        if self.remaining(view).is_none() {
+        // The first page after a takeover goes before the count: a process that is killed again and again while it counts
+        // a long backlog would never get on.
+        if self.remaining(view).is_none() && self.got_on {
             let counting = store::count_after(conn, self.categories.as_deref(), lease.cursor, &view.horizon);
             match within(terms.batch_timeout, counting).await {
                 Ok(events) => self.count(events, view),
@@ -280,7 +285,14 @@ impl Subscription {
             "batch committed"
         );
         self.measure(committed, took);
-        let remaining = self.remaining(view).unwrap_or_default();
+        self.got_on = true;
+        let Some(remaining) = self.remaining(view) else {
+            if committed.scanned > 0 {
+                return self.after(Input::MoreToDo);
+            }
+            self.count(0, view);
+            return self.caught_up(conn, page).await;
+        };
         if committed.scanned > 0 && remaining > 0 {
             return self.after(Input::MoreToDo);
         }
@@ -293,6 +305,11 @@ impl Subscription {
             );
             self.backlog = None;
         }
+        self.caught_up(conn, page).await
+    }
+
+    /// Everything up to the horizon is applied.
+    async fn caught_up(&mut self, conn: &mut PgConnection, page: i64) -> Turn {
         self.pace.idle();
         if self.building {
             match projections::go_live(conn, &self.program.subscription_id).await {

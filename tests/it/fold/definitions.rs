@@ -13,7 +13,7 @@ async fn check_says_what_is_right_and_where_it_is_not() {
     let wrong = TALLY.replace("excluded.n", "excluded.nothing");
     world.projection("tally", &wrong);
     let done = world.foldd(&["check"]).await;
-    assert_eq!(done.code, 2, "{done:?}");
+    assert_eq!(done.code, 3, "{done:?}");
     let place = format!("projections/tally.sql:{}", line_of(&wrong, "excluded.nothing"));
     assert!(done.err.contains(&place), "no {place} in {}", done.err);
     assert!(done.err.contains("excluded.nothing"), "{}", done.err);
@@ -31,7 +31,7 @@ async fn a_changed_definition_of_a_live_version_is_refused_with_the_diff_and_the
 
     world.projection("tally", &TALLY.replace("tally.n + excluded.n", "tally.n + 1000"));
     let done = world.foldd(&["check"]).await;
-    assert_eq!(done.code, 2, "{done:?}");
+    assert_eq!(done.code, 3, "{done:?}");
     for part in
         ["tally.sql", "changed", "-", "tally.n + excluded.n", "+", "tally.n + 1000", "raise `version`"]
     {

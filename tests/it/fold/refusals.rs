@@ -46,7 +46,7 @@ async fn a_handler_writes_its_own_tables_and_does_nothing_else() {
         world.projection(&name, &text);
         let path = format!("projections/{name}.sql");
         let done = world.foldd(&["check", &path]).await;
-        assert_eq!(done.code, 2, "{handler}: {done:?}");
+        assert_eq!(done.code, 3, "{handler}: {done:?}");
         let place = format!("{path}:{}", line_of(&text, at));
         assert!(done.err.contains(&place), "{handler}: no {place} in {}", done.err);
         assert!(done.err.contains(says), "{handler}: no {says:?} in {}", done.err);
@@ -69,7 +69,7 @@ async fn tables_belong_to_the_projections_own_schema() {
     ] {
         world.projection("stray", &file(tables, "-- @on A\ninsert into own values (1);"));
         let done = world.foldd(&["check"]).await;
-        assert_eq!(done.code, 2, "{tables}: {done:?}");
+        assert_eq!(done.code, 3, "{tables}: {done:?}");
         assert!(done.err.contains("stray.sql:6"), "{tables}: {}", done.err);
         assert!(done.err.contains(says), "{tables}: {}", done.err);
         assert_eq!(
@@ -116,6 +116,6 @@ async fn a_table_named_batch_cannot_hide_the_page() {
     );
     world.projection("hidden", &text);
     let done = world.foldd(&["check"]).await;
-    assert_eq!(done.code, 2, "{done:?}");
+    assert_eq!(done.code, 3, "{done:?}");
     assert!(done.err.contains("hidden.sql:6") && done.err.contains("batch"), "{}", done.err);
 }

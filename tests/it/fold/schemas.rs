@@ -25,7 +25,7 @@ async fn a_table_that_only_public_has_is_not_found() {
         &file("create table own (n bigint);", "-- @on Placed\ninsert into mine values (1);"),
     );
     let done = world.foldd(&["check"]).await;
-    assert_eq!(done.code, 2, "{done:?}");
+    assert_eq!(done.code, 3, "{done:?}");
     assert!(done.err.contains("lost.sql:8") && done.err.contains("\"mine\" does not exist"), "{}", done.err);
     world.append("order-1", "Placed", "{}").await;
     let _daemon = world.daemon();
