@@ -202,6 +202,10 @@ impl Subscription {
                 Turn { next: self.next(other), spoilt: false }
             }
         };
+        if self.phase == Phase::Halted && !turn.spoilt {
+            // It will not get on, and how far behind it is must be known all the same. Best effort: asked again when woken.
+            let _ = self.ensure_counted(conn, view, terms).await;
+        }
         self.publish();
         turn
     }
@@ -231,12 +235,10 @@ impl Subscription {
         };
         // The first page after a takeover goes before the count: a process that is killed again and again while it counts
         // a long backlog would never get on.
-        if self.remaining(view).is_none() && self.got_on {
-            let counting = store::count_after(conn, self.categories.as_deref(), lease.cursor, &view.horizon);
-            match within(terms.batch_timeout, counting).await {
-                Ok(events) => self.count(events, view),
-                Err(fault) => return self.failed(&fault),
-            }
+        if self.got_on
+            && let Err(fault) = self.ensure_counted(conn, view, terms).await
+        {
+            return self.failed(&fault);
         }
         let behind = self.phase == Phase::CatchingUp;
         let max_events = self.pace.page(if behind { terms.catch_up_batch } else { terms.live_batch });
@@ -256,6 +258,20 @@ impl Subscription {
                 self.failed(&fault)
             }
         }
+    }
+
+    /// Counts the backlog, unless it is known.
+    async fn ensure_counted(
+        &mut self,
+        conn: &mut PgConnection,
+        view: &View,
+        terms: &Terms,
+    ) -> Result<(), Fault> {
+        let (None, Some(lease)) = (self.remaining(view), self.lease) else { return Ok(()) };
+        let counting = store::count_after(conn, self.categories.as_deref(), lease.cursor, &view.horizon);
+        let events = within(terms.batch_timeout, counting).await?;
+        self.count(events, view);
+        Ok(())
     }
 
     /// The batch is in: remember where we are, and say whether there is more.

@@ -33,6 +33,8 @@ async fn kill_again_and_again(world: &mut World, projection: &str, pages: &str) 
         let (fence, position) = text.split_once(':').unwrap_or(("0", "0"));
         (fence.parse().unwrap_or_default(), position.parse().unwrap_or_default())
     };
+    let head: i64 =
+        world.value("select max(global_position) from es_events").await.parse().expect("a number");
     let (mut in_the_middle, mut crashes) = (0, 0);
     for number in 0..KILLS {
         let (fence, before) = parts(&world.try_value(&checkpoint).await.unwrap_or_default());
@@ -47,7 +49,9 @@ async fn kill_again_and_again(world: &mut World, projection: &str, pages: &str) 
         if number % 2 == 0 {
             world
                 .eventually("the fold is under way", async || {
-                    parts(&world.try_value(&checkpoint).await.unwrap_or_default()).1 > before
+                    // On a fast machine the fold may be over before the last kills; enough must meet it all the same.
+                    before == head
+                        || parts(&world.try_value(&checkpoint).await.unwrap_or_default()).1 > before
                 })
                 .await;
         }
@@ -62,8 +66,6 @@ async fn kill_again_and_again(world: &mut World, projection: &str, pages: &str) 
         }
         daemon.kill();
         let (_, after) = parts(&world.value(&checkpoint).await);
-        let head: i64 =
-            world.value("select max(global_position) from es_events").await.parse().expect("a number");
         assert!(after >= before, "a checkpoint never goes back");
         in_the_middle += u32::from(after > before && after < head);
     }
@@ -79,7 +81,7 @@ async fn twenty_kills_and_three_crashes_change_nothing() {
     for _ in 0..20 {
         world.seed("order", 3000).await;
     }
-    kill_again_and_again(&mut world, "audit", "25").await;
+    kill_again_and_again(&mut world, "audit", "5").await;
     let daemon = world.daemon_with(&[("FOLDD__DAEMON__LEASE", "1s")]);
     audit_is_exact(&world).await;
     world.caught_up("tally").await;
@@ -102,7 +104,7 @@ async fn the_real_log_is_folded_exactly_through_twenty_kills_and_three_crashes()
     println!("imported in {:?}", started.elapsed());
     world.projection("tally", &TALLY.replace("\"order\"", "\"fine\""));
     world.projection("paid", PAID);
-    kill_again_and_again(&mut world, "paid", "500").await;
+    kill_again_and_again(&mut world, "paid", "60").await;
     println!("killed enough after {:?}", started.elapsed());
     let daemon = world.daemon_with(&[("FOLDD__DAEMON__LEASE", "1s")]);
     world.caught_up("tally").await;
