@@ -39,14 +39,14 @@ impl EventStore {
         let before = root.version();
         self.save(root).await?;
         let frequency = A::SNAPSHOT_FREQUENCY.max(1);
-        if before / frequency < root.version() / frequency {
-            if let Err(error) = self.save_snapshot(root).await {
-                tracing::warn!(
-                    stream_id = root.stream_id(),
-                    error = crate::error::chain(&error),
-                    "snapshot not written"
-                );
-            }
+        if before / frequency < root.version() / frequency
+            && let Err(error) = self.save_snapshot(root).await
+        {
+            tracing::warn!(
+                stream_id = root.stream_id(),
+                error = crate::error::chain(&error),
+                "snapshot not written"
+            );
         }
         Ok(())
     }

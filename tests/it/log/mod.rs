@@ -1,6 +1,6 @@
 //! The event store, held to its contract. A table of contents, and the words that its chapters share.
 
-/// Taking over a store of the plain shape while it is in use, and interrupted.
+/// Taking over a store of the plain shape while it is in use.
 mod adopt;
 /// Aggregates: what a root loads, keeps and saves.
 mod aggregates;
@@ -12,6 +12,8 @@ mod contract;
 mod immutable;
 /// After a crash, xids are given out again, and an old horizon is refused.
 mod incarnation;
+/// Adoption that has to wait, and adoption that is killed.
+mod interrupted;
 /// The schema: created once by many, refused when it is not ours.
 mod migrate;
 /// Every event exactly once and in order, whoever writes meanwhile.
@@ -162,7 +164,7 @@ async fn assert_ordered(world: &World) {
     assert_eq!(world.value(headless).await, "", "streams whose version is not the number of their events");
 }
 
-/// The store of a world, and what a conflict says.
+/// What a conflict says: the stream, what was expected, where it is.
 fn conflict(error: EventStoreError) -> (String, foldd::ExpectedVersion, Option<i64>) {
     match error {
         EventStoreError::ConcurrencyConflict { stream_id, expected, actual } => (stream_id, expected, actual),
