@@ -130,10 +130,7 @@ fn sqlstate(error: &sqlx::Error) -> String {
 
 /// The SQLSTATE beneath an error of the store.
 fn store_sqlstate(error: &EventStoreError) -> String {
-    match error {
-        EventStoreError::Database(error) => sqlstate(error),
-        _ => String::new(),
-    }
+    if let EventStoreError::Database(error) = error { sqlstate(error) } else { String::new() }
 }
 
 /// (stream, version) of each event.
@@ -166,10 +163,10 @@ async fn assert_ordered(world: &World) {
 
 /// What a conflict says: the stream, what was expected, where it is.
 fn conflict(error: EventStoreError) -> (String, foldd::ExpectedVersion, Option<i64>) {
-    match error {
-        EventStoreError::ConcurrencyConflict { stream_id, expected, actual } => (stream_id, expected, actual),
-        other => panic!("no conflict: {other:?}"),
-    }
+    let EventStoreError::ConcurrencyConflict { stream_id, expected, actual } = error else {
+        panic!("no conflict: {error:?}")
+    };
+    (stream_id, expected, actual)
 }
 
 async fn append_any(store: &EventStore, stream_id: &str, n: usize) -> foldd::Appended {
