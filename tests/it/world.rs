@@ -53,12 +53,22 @@ impl World {
 
     /// As [`World::alone`], with server settings.
     pub(crate) async fn alone_with(settings: &[(&str, &str)]) -> Self {
+        let world = Self::bare_alone_with(settings).await;
+        world.store().migrate().await.expect("a new database can be migrated");
+        world
+    }
+
+    /// An empty database on a server of one's own.
+    pub(crate) async fn bare_alone() -> Self {
+        Self::bare_alone_with(&[]).await
+    }
+
+    async fn bare_alone_with(settings: &[(&str, &str)]) -> Self {
         let settings =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let server = start(settings).await;
         let mut world = Self::on(&server, None).await;
         world.own = Some(server);
-        world.store().migrate().await.expect("a new database can be migrated");
         world
     }
 

@@ -1,6 +1,6 @@
 //! The event store, held to its contract. A table of contents, and the words that its chapters share.
 
-/// Taking over a store of the plain shape while it is in use, and interrupted.
+/// Taking over a store of the plain shape while it is in use.
 mod adopt;
 /// Aggregates: what a root loads, keeps and saves.
 mod aggregates;
@@ -12,6 +12,8 @@ mod contract;
 mod immutable;
 /// After a crash, xids are given out again, and an old horizon is refused.
 mod incarnation;
+/// Adoption that has to wait, and adoption that is killed.
+mod interrupted;
 /// The schema: created once by many, refused when it is not ours.
 mod migrate;
 /// Every event exactly once and in order, whoever writes meanwhile.
@@ -128,10 +130,7 @@ fn sqlstate(error: &sqlx::Error) -> String {
 
 /// The SQLSTATE beneath an error of the store.
 fn store_sqlstate(error: &EventStoreError) -> String {
-    match error {
-        EventStoreError::Database(error) => sqlstate(error),
-        _ => String::new(),
-    }
+    if let EventStoreError::Database(error) = error { sqlstate(error) } else { String::new() }
 }
 
 /// (stream, version) of each event.
@@ -162,12 +161,12 @@ async fn assert_ordered(world: &World) {
     assert_eq!(world.value(headless).await, "", "streams whose version is not the number of their events");
 }
 
-/// The store of a world, and what a conflict says.
+/// What a conflict says: the stream, what was expected, where it is.
 fn conflict(error: EventStoreError) -> (String, foldd::ExpectedVersion, Option<i64>) {
-    match error {
-        EventStoreError::ConcurrencyConflict { stream_id, expected, actual } => (stream_id, expected, actual),
-        other => panic!("no conflict: {other:?}"),
-    }
+    let EventStoreError::ConcurrencyConflict { stream_id, expected, actual } = error else {
+        panic!("no conflict: {error:?}")
+    };
+    (stream_id, expected, actual)
 }
 
 async fn append_any(store: &EventStore, stream_id: &str, n: usize) -> foldd::Appended {

@@ -192,19 +192,18 @@ async fn the_floor_never_falls_when_many_raise_it_at_once() {
 }
 
 #[tokio::test]
-async fn raising_the_floor_waits_for_whoever_raises_it() {
+async fn whoever_waits_to_raise_the_floor_compares_afterwards() {
     let world = World::alone().await;
     let (mut first, _) = session(&world).await;
-    run(&mut first, "begin; select es_raise_stamp_floor(pg_current_xact_id())").await;
+    run(&mut first, "begin; select pg_advisory_xact_lock(hashtextextended('foldd stamp floor', 0))").await;
     let (mut second, pid) = session(&world).await;
-    let race = stuck(&world, pid, async move {
-        // It asks for less than what the first one set, and must not lower it.
-        ask(&mut second, "select es_raise_stamp_floor('3')").await
-    })
-    .await;
-    let set = ask(&mut first, "select pg_current_xact_id()").await;
+    // It asks for more than the floor is now and for less than what it will be.
+    let race =
+        stuck(&world, pid, async move { ask(&mut second, "select es_raise_stamp_floor('3')").await }).await;
+    let set = ask(&mut first, "select es_raise_stamp_floor(pg_current_xact_id())").await;
     run(&mut first, "commit").await;
     assert_eq!(race.await.expect("the race ends"), set);
+    assert_eq!(world.value("select last_value from es_stamp_floor").await, set);
 }
 
 #[tokio::test]
