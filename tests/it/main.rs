@@ -4,6 +4,8 @@
 
 /// The daemon as a process: signals, leases, takeovers, restarts of PostgreSQL, kills, its faces.
 mod daemon;
+/// The demo, and the first things that people type.
+mod demo;
 /// Projections: what they fold, what they refuse, what happens when they fail.
 mod fold;
 /// The event store: appending, order, reading, aggregates, the schema and its adoption.
