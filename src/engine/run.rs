@@ -115,6 +115,8 @@ pub(crate) struct Subscription {
     backlog: Option<Backlog>,
     /// Whether a batch has committed since the lease was taken.
     got_on: bool,
+    /// No await takes longer.
+    deadline: Duration,
     pace: Pace,
     backoff: Backoff,
     scanned: i64,
@@ -145,6 +147,7 @@ impl Subscription {
             lease: None,
             backlog: None,
             got_on: false,
+            deadline: terms.batch_timeout,
             pace: Pace::new(terms.max_page_events),
             backoff: Backoff::default(),
             scanned: 0,
@@ -204,7 +207,7 @@ impl Subscription {
         };
         if self.phase == Phase::Halted && !turn.spoilt {
             // It will not get on, and how far behind it is must be known all the same. Best effort: asked again when woken.
-            let _ = self.ensure_counted(conn, view, terms).await;
+            let _ = self.ensure_counted(conn, view).await;
         }
         self.publish();
         turn
@@ -236,7 +239,7 @@ impl Subscription {
         // The first page after a takeover goes before the count: a process that is killed again and again while it counts
         // a long backlog would never get on.
         if self.got_on
-            && let Err(fault) = self.ensure_counted(conn, view, terms).await
+            && let Err(fault) = self.ensure_counted(conn, view).await
         {
             return self.failed(&fault);
         }
@@ -261,15 +264,10 @@ impl Subscription {
     }
 
     /// Counts the backlog, unless it is known.
-    async fn ensure_counted(
-        &mut self,
-        conn: &mut PgConnection,
-        view: &View,
-        terms: &Terms,
-    ) -> Result<(), Fault> {
+    async fn ensure_counted(&mut self, conn: &mut PgConnection, view: &View) -> Result<(), Fault> {
         let (None, Some(lease)) = (self.remaining(view), self.lease) else { return Ok(()) };
         let counting = store::count_after(conn, self.categories.as_deref(), lease.cursor, &view.horizon);
-        let events = within(terms.batch_timeout, counting).await?;
+        let events = within(self.deadline, counting).await?;
         self.count(events, view);
         Ok(())
     }
@@ -307,7 +305,7 @@ impl Subscription {
                 return self.after(Input::MoreToDo);
             }
             self.count(0, view);
-            return self.caught_up(conn, page).await;
+            return self.caught_up(conn).await;
         };
         if committed.scanned > 0 && remaining > 0 {
             return self.after(Input::MoreToDo);
@@ -321,19 +319,20 @@ impl Subscription {
             );
             self.backlog = None;
         }
-        self.caught_up(conn, page).await
+        self.caught_up(conn).await
     }
 
     /// Everything up to the horizon is applied.
-    async fn caught_up(&mut self, conn: &mut PgConnection, page: i64) -> Turn {
+    async fn caught_up(&mut self, conn: &mut PgConnection) -> Turn {
         self.pace.idle();
         if self.building {
-            match projections::go_live(conn, &self.program.subscription_id).await {
+            let entering = projections::go_live(conn, &self.program.subscription_id);
+            match within(self.deadline, entering).await {
                 Ok(()) => {
                     tracing::info!(subscription = self.id(), "first build done, live from now on");
                     self.building = false;
                 }
-                Err(error) => return self.failed(&Fault::of(&error, page)),
+                Err(fault) => return self.failed(&fault),
             }
         }
         self.after(Input::ReachedHorizon)
