@@ -307,17 +307,23 @@ pub(crate) fn with_remedy(text: String, remedy: Option<&str>) -> String {
 }
 
 /// An error and everything beneath it, in one line: `outer: middle: inner`.
+///
+/// Of an error that the database reported, its message: the driver's text adds a line of the server's own source code,
+/// which reads like one of the user's.
 #[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let database = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+        let words = database.map_or_else(|| error.to_string(), |database| database.message().to_owned());
+        if text.is_empty() {
+            text = words;
+        } else if !text.ends_with(&words) {
             text.push_str(": ");
-            text.push_str(&cause_text);
+            text.push_str(&words);
         }
-        source = cause.source();
+        next = if database.is_some() { None } else { error.source() };
     }
     text
 }

@@ -12,6 +12,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::import::lines::unstorable;
 use crate::cursor::Cursor;
 use crate::stream::ExpectedVersion;
 
@@ -376,8 +377,14 @@ fn expected(text: &str) -> Result<ExpectedVersion, String> {
 
 /// Kept as text, so that numbers wider than 64 bits arrive as they were typed.
 fn json(text: &str) -> Result<Box<RawValue>, String> {
-    serde_json::from_str(text)
-        .map_err(|error| format!("not JSON: {error}; text needs its own quotes: '\"text\"'"))
+    let json: Box<RawValue> = serde_json::from_str(text)
+        .map_err(|error| format!("not JSON: {error}; text needs its own quotes: '\"text\"'"))?;
+    match unstorable(&json) {
+        Some(escape) => {
+            Err(format!("contains {escape}, which is no character; PostgreSQL cannot store it; remove it"))
+        }
+        None => Ok(json),
+    }
 }
 
 fn json_object(text: &str) -> Result<Box<RawValue>, String> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::world::{PATIENCE, World, real_log};
+use crate::world::{PATIENCE, World};
 
 /// Writes a file into the world's folder.
 fn file(world: &World, name: &str, text: &str) -> PathBuf {
@@ -52,6 +52,7 @@ async fn an_import_run_again_doubles_nothing_and_says_what_to_do() {
     file(&world, "a.jsonl", &longer);
     let resumed = world.foldd(&["import", "a.jsonl", "--resume"]).await;
     assert!(resumed.out.starts_with("10 events imported in "), "{}", resumed.out);
+
     // Its packed copy has the same name, and standard input is what --name says.
     let path = world.dir().join("a.jsonl.gz");
     let mut gzip = GzEncoder::new(std::fs::File::create(path).expect("a file"), Compression::fast());
@@ -126,10 +127,8 @@ async fn lines_with_ids_of_their_own_are_known_by_them() {
 async fn an_import_killed_anywhere_loses_and_doubles_nothing_beside_live_appenders() {
     const LINES: usize = 60_000;
     const STREAMS: usize = 200;
-    let seed = std::env::var("FOLDD_TEST_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| u64::from(std::process::id()) ^ Instant::now().elapsed().subsec_nanos() as u64);
+    let given = std::env::var("FOLDD_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = given.unwrap_or_else(|| fastrand::u64(..));
     eprintln!("FOLDD_TEST_SEED={seed}");
     let world = World::new().await;
     file(&world, "a.jsonl", &lines(LINES, STREAMS));
@@ -138,12 +137,10 @@ async fn an_import_killed_anywhere_loses_and_doubles_nothing_beside_live_appende
     let appenders = (0..4_u64).map(|who| {
         let world = &world;
         async move {
-            let mut random = seed.wrapping_add(who) | 1;
+            let mut random = fastrand::Rng::with_seed(seed.wrapping_add(who));
             let mut appended = 0_u64;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                random =
-                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let stream = format!("order-{}", (random >> 33) % STREAMS as u64);
+                let stream = format!("order-{}", random.usize(..STREAMS));
                 world.append(&stream, "Live", "{}").await;
                 appended += 1;
             }
@@ -152,12 +149,11 @@ async fn an_import_killed_anywhere_loses_and_doubles_nothing_beside_live_appende
     });
     let import = async {
         let mut kills = 0;
-        let mut random = seed;
+        let mut random = fastrand::Rng::with_seed(seed);
         loop {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let mut command = world.command(&["import", "a.jsonl", "--resume", "--quiet"]);
             let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
-            let patience = Duration::from_millis(if kills < 8 { 30 + (random >> 33) % 600 } else { 60_000 });
+            let patience = Duration::from_millis(if kills < 8 { random.u64(30..630) } else { 60_000 });
             let started = Instant::now();
             let ended = loop {
                 if let Some(status) = child.try_wait().expect("it can be waited for") {

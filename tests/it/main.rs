@@ -2,5 +2,6 @@
 
 mod daemon;
 mod import;
+mod odd_events;
 mod tidy;
 mod world;

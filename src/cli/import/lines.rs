@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::identity::ImportName;
 use crate::store::ImportEvent;
+pub(crate) use diagnosis::unstorable;
 use diagnosis::{Complaint, complaint, refused, unreadable};
 
 /// The longest line, in bytes. A longer one is skipped without being held in memory.
