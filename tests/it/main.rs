@@ -1,6 +1,7 @@
 //! What foldd promises, as tests on a real PostgreSQL and real processes. A table of contents.
 
 mod daemon;
+mod export;
 mod import;
 mod odd_events;
 mod tidy;
