@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -231,6 +232,11 @@ async fn migrate(database: &Database, how: Migrate) -> Result<(), Failure> {
 
 async fn migrate_once(database: &Database, how: Migrate) -> Result<Result<(), EventStoreError>, Failure> {
     let options = database.options()?.application_name("foldd migrate");
+    // A pool would say of a server that has no connection left only that it timed out.
+    let probe = tokio::time::timeout(Duration::from_secs(10), options.connect()).await;
+    if let Ok(Err(error)) = probe {
+        return Ok(Err(error.into()));
+    }
     let pool = PgPoolOptions::new()
         .max_connections(2)
         .acquire_timeout(Duration::from_secs(10))

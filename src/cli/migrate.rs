@@ -21,6 +21,8 @@ pub(crate) async fn run(args: &Migrate, loaded: &Loaded) -> Result<(), Failure> 
             Err(error) => Err(error.into()),
         };
     }
+    // A pool would say of a server that has no connection left only that it timed out.
+    drop(connect_bare(loaded).await?);
     let url = loaded.database_url()?;
     // Adopting a store takes two connections.
     let pool = PgPoolOptions::new()

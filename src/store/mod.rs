@@ -30,7 +30,7 @@ pub use append::{Appended, ImportEvent};
 pub(crate) use append::{Columns, append, append_many};
 pub(crate) use health::require_sound;
 pub use horizon::{Blocker, BlockerCause, Horizon};
-pub(crate) use horizon::{Growth, Observation, blockers, observe, withheld};
+pub(crate) use horizon::{Growth, Observation, blockers, glance, observe, withheld};
 pub(crate) use identity::{Known, ids_in, known, last_id_in};
 pub use migrate::Migrated;
 pub(crate) use migrate::{KNOWN as SCHEMA_VERSION, require_current};

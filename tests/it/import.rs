@@ -138,13 +138,15 @@ async fn an_import_killed_anywhere_loses_and_doubles_nothing_beside_live_appende
         let world = &world;
         async move {
             let mut random = fastrand::Rng::with_seed(seed.wrapping_add(who));
-            let mut appended = 0_u64;
+            let (mut appended, mut longest) = (0_u64, Duration::ZERO);
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 let stream = format!("order-{}", random.usize(..STREAMS));
+                let asked = Instant::now();
                 world.append(&stream, "Live", "{}").await;
+                longest = longest.max(asked.elapsed());
                 appended += 1;
             }
-            appended
+            (appended, longest)
         }
     });
     let import = async {
@@ -179,8 +181,9 @@ async fn an_import_killed_anywhere_loses_and_doubles_nothing_beside_live_appende
         kills
     };
     let (kills, live) = tokio::join!(import, futures_util::future::join_all(appenders));
-    let live: u64 = live.into_iter().sum();
-    eprintln!("{kills} kills, {live} live events");
+    let longest = live.iter().map(|(_, longest)| *longest).max().unwrap_or_default();
+    let live: u64 = live.into_iter().map(|(appended, _)| appended).sum();
+    eprintln!("{kills} kills, {live} live events, the longest append took {longest:?}");
     assert_eq!(count(&world).await, (LINES as u64 + live).to_string(), "seed {seed}");
     verify_streams(&world, seed).await;
     let in_order = "select count(*) from (

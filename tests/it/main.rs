@@ -1,5 +1,6 @@
 //! What foldd promises, as tests on a real PostgreSQL and real processes. A table of contents.
 
+mod conditions;
 mod daemon;
 mod export;
 mod import;

@@ -65,14 +65,14 @@ enum Stopped {
 pub(crate) async fn run(args: &Export, loaded: &Loaded) -> Result<(), Failure> {
     let target = Target::open(&args.file)?;
     let mut conn = connect(loaded).await?;
-    let seen = store::observe(&mut conn, None).await?;
-    let bar = progress(seen.head_position, args.quiet);
+    let (horizon, head_position) = store::glance(&mut conn).await?;
+    let bar = progress(head_position, args.quiet);
     let (parts, ready) = mpsc::channel(CHUNKS_AHEAD);
     let writing = tokio::task::spawn_blocking(move || target.write_all(ready));
 
     let started = Instant::now();
     let read = tokio::select! {
-        read = read(&mut conn, args, &seen.horizon, &parts, &bar) => read,
+        read = read(&mut conn, args, &horizon, &parts, &bar) => read,
         _ = tokio::signal::ctrl_c() => Err(Stopped::By(Failure::Failed("interrupted".to_owned()))),
     };
     drop(parts);
@@ -91,7 +91,7 @@ pub(crate) async fn run(args: &Export, loaded: &Loaded) -> Result<(), Failure> {
     if args.quiet {
         return Ok(());
     }
-    let withheld: i64 = store::withheld(&mut conn, &seen.horizon).await?.values().sum();
+    let withheld: i64 = store::withheld(&mut conn, &horizon).await?.values().sum();
     let seconds = started.elapsed().as_secs_f64();
     let mut text = format!("{} events exported in {seconds:.1} s", read.events);
     text.push_str(&format!(
