@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,7 +21,7 @@ use crate::cli::{Failure, catalog};
 use crate::config::{self, Loaded, Migrate, connect_options, masked_url};
 use crate::embedded::{self, Server};
 use crate::engine::run::Terms;
-use crate::error::{EventStoreError, chain};
+use crate::error::{EventStoreError, chain, with_remedy};
 use crate::ledger::lease::Replica;
 use crate::metrics;
 use crate::ops;
@@ -148,7 +149,7 @@ pub(crate) async fn serve(
         let running = supervisor.run(&plan.projections, cancel.clone());
         let beside = cancel.run_until_cancelled(beside);
         let (outcome, _) = tokio::join!(running, beside);
-        outcome.map_err(|error| Failure::Failed(chain(&error)))
+        outcome.map_err(|error| Failure::Failed(with_remedy(chain(&error), error.remedy())))
     };
     tokio::select! {
         (outcome, ()) = async { tokio::join!(working, faces) } => outcome,
@@ -221,17 +222,22 @@ async fn migrate(database: &Database, how: Migrate) -> Result<(), Failure> {
         let error = match migrate_once(database, how).await? {
             Ok(()) => return Ok(()),
             Err(error) if error.is_retryable() => error,
-            Err(error) => return Err(Failure::Failed(chain(&error))),
+            Err(error) => return Err(error.into()),
         };
         let wait = backoff.next();
         let url = masked_url(database.url()?.expose_secret());
-        tracing::warn!(database = url, retry_in = ?wait, "the database is not ready: {}", chain(&error));
+        tracing::warn!(database = url, retry_in = ?wait, "the database is not ready: {}", with_remedy(chain(&error), error.remedy()));
         tokio::time::sleep(wait).await;
     }
 }
 
 async fn migrate_once(database: &Database, how: Migrate) -> Result<Result<(), EventStoreError>, Failure> {
     let options = database.options()?.application_name("foldd migrate");
+    // A pool would say of a server that has no connection left only that it timed out.
+    let probe = tokio::time::timeout(Duration::from_secs(10), options.connect()).await;
+    if let Ok(Err(error)) = probe {
+        return Ok(Err(error.into()));
+    }
     let pool = PgPoolOptions::new()
         .max_connections(2)
         .acquire_timeout(Duration::from_secs(10))
@@ -239,7 +245,10 @@ async fn migrate_once(database: &Database, how: Migrate) -> Result<Result<(), Ev
     let outcome = match how {
         Migrate::OnStart => EventStore::new(pool.clone()).migrate().await.map(|_| ()),
         Migrate::Verify => match pool.acquire().await {
-            Ok(mut conn) => crate::store::require_current(&mut conn).await,
+            Ok(mut conn) => match crate::store::require_current(&mut conn).await {
+                Ok(()) => crate::store::require_sound(&mut conn).await,
+                wrong => wrong,
+            },
             Err(error) => Err(error.into()),
         },
     };

@@ -117,6 +117,19 @@ pub enum EventStoreError {
         problem: String,
     },
 
+    /// The store is there, but not as it must be: an index is missing, or a sequence draws positions out of order.
+    #[error("{problem}: {remedy}")]
+    Unsound {
+        /// What is wrong.
+        problem: String,
+        /// What to do about it.
+        remedy: String,
+    },
+
+    /// The server is a standby, where nothing can be written and nobody can tell how far the log can be read.
+    #[error("the database is in recovery, a standby: connect to the primary, or promote this one")]
+    InRecovery,
+
     /// The database refused or could not be reached.
     #[error("the database reported an error")]
     Database(#[source] sqlx::Error),
@@ -141,7 +154,41 @@ impl EventStoreError {
     /// is unknown; repeating an append is safe, since its `event_id`s are refused the second time.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Database(error) if is_transient(error))
+        match self {
+            Self::Database(error) => is_transient(error),
+            Self::InRecovery => true,
+            Self::ConcurrencyConflict { .. }
+            | Self::DuplicateEvent { .. }
+            | Self::Deserialization { .. }
+            | Self::Serialization { .. }
+            | Self::CorruptStream { .. }
+            | Self::UnknownSubscription(_)
+            | Self::NewerSchema { .. }
+            | Self::OlderSchema { .. }
+            | Self::AlteredMigration { .. }
+            | Self::NotAdoptable { .. }
+            | Self::Unsound { .. } => false,
+        }
+    }
+
+    /// The SQLSTATE, when the database reported one.
+    pub(crate) fn sqlstate(&self) -> Option<String> {
+        Some(self.driver()?.as_database_error()?.code()?.into_owned())
+    }
+
+    /// What to do about it, where the error's own text does not say it.
+    pub(crate) fn remedy(&self) -> Option<&'static str> {
+        remedy(self.driver()?)
+    }
+
+    /// The database's own words, or the error's.
+    pub(crate) fn message(&self) -> String {
+        let database = self.driver().and_then(sqlx::Error::as_database_error);
+        database.map_or_else(|| self.to_string(), |database| database.message().to_owned())
+    }
+
+    fn driver(&self) -> Option<&sqlx::Error> {
+        if let Self::Database(error) = self { Some(error) } else { None }
     }
 }
 
@@ -169,6 +216,49 @@ pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
 pub(crate) fn is_transient_state(code: &str) -> bool {
     matches!(code.get(..2), Some("08" | "40" | "53"))
         || matches!(code, "55P03" | "55006" | "57P01" | "57P02" | "57P03" | "57P05" | "25006" | "25P03")
+}
+
+/// Whether an SQLSTATE blames what was sent: data (22), constraints (23), limits such as depth or index size (54).
+pub(crate) fn is_about_data(code: &str) -> bool {
+    matches!(code.get(..2), Some("22" | "23" | "54"))
+}
+
+/// What a person does about an error of the database, where that is not plain from its text.
+pub(crate) fn remedy(error: &sqlx::Error) -> Option<&'static str> {
+    let Some(database) = error.as_database_error() else {
+        let unreachable =
+            matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_));
+        return unreachable.then_some("is PostgreSQL running there, and is the URL right?");
+    };
+    let code = database.code()?;
+    Some(match code.as_ref() {
+        "22003" => "write the number smaller, or as text",
+        "22P02" | "22P05" => "PostgreSQL cannot store it; remove it",
+        "54000" if database.message().contains("index") => {
+            "shorten stream_id, category and event_type, together below 2,600 bytes"
+        }
+        "54001" => "nest the data less deeply, or raise max_stack_depth",
+        "54000" => "make the event smaller",
+        "42501" => "have the owner grant this role what is named here, or connect as the owner",
+        "25006" => {
+            "name the primary in the URL, or see why the database is read-only (default_transaction_read_only)"
+        }
+        "42P01" | "42703" | "42883" => {
+            "is this the right database, and its schema on the search_path? `foldd migrate` sets it up"
+        }
+        "3D000" => "create it with createdb, or correct the URL",
+        "28000" | "28P01" => "correct user and password in the URL, or see pg_hba.conf",
+        "53300" => {
+            "raise max_connections, close what is idle, or lower daemon.workers: a daemon takes workers + 2"
+        }
+        "53100" => "free some space on the server's disk",
+        "53200" => "the server is out of memory; see its log",
+        "57P01" | "57P02" | "57P03" => "the server is starting or stopping; try again in a moment",
+        "57014" => "raise statement_timeout for this role",
+        "55P03" => "another session holds the lock; `foldd status` and pg_stat_activity name it",
+        _ if code.starts_with("08") => "is PostgreSQL running there, and is the URL right?",
+        _ => return None,
+    })
 }
 
 /// What `es_append` and its siblings put into DETAIL.
@@ -206,18 +296,34 @@ impl From<sqlx::Error> for EventStoreError {
     }
 }
 
+/// An error of the database in one line, and what to do about it.
+pub(crate) fn told(error: &sqlx::Error) -> String {
+    with_remedy(chain(error), remedy(error))
+}
+
+/// A text and what to do, where that is known.
+pub(crate) fn with_remedy(text: String, remedy: Option<&str>) -> String {
+    remedy.map_or(text.clone(), |remedy| format!("{text}; {remedy}"))
+}
+
 /// An error and everything beneath it, in one line: `outer: middle: inner`.
+///
+/// Of an error that the database reported, its message: the driver's text adds a line of the server's own source code,
+/// which reads like one of the user's.
 #[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let database = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+        let words = database.map_or_else(|| error.to_string(), |database| database.message().to_owned());
+        if text.is_empty() {
+            text = words;
+        } else if !text.ends_with(&words) {
             text.push_str(": ");
-            text.push_str(&cause_text);
+            text.push_str(&words);
         }
-        source = cause.source();
+        next = if database.is_some() { None } else { error.source() };
     }
     text
 }

@@ -142,6 +142,7 @@ async fn carry_out(
         Verb::Check(args) => cli::check::run(&args, &loaded, registry).await,
         Verb::Config(args) => cli::configuration::run(&args, &loaded),
         Verb::Import(args) => cli::import::run(&args, &loaded).await,
+        Verb::Export(args) => cli::export::run(&args, &loaded).await,
         Verb::Append(args) => cli::append::run(args, &loaded).await,
         Verb::Status(args) => cli::status::run(&args, &loaded).await,
         Verb::Lag(args) => cli::lag::run(&args, &loaded).await,

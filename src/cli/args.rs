@@ -12,6 +12,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::import::lines::unstorable;
 use crate::cursor::Cursor;
 use crate::stream::ExpectedVersion;
 
@@ -59,6 +60,8 @@ pub(crate) enum Verb {
     Config(Config),
     /// Bring events in, as JSON lines
     Import(Import),
+    /// Write events out, as the same JSON lines
+    Export(Export),
     /// Append one event
     Append(Append),
     /// Show what every projection does
@@ -167,10 +170,15 @@ pub(crate) struct ConfigShow {
 Examples:
   foldd import events.jsonl.gz
   zcat events.jsonl.gz | foldd import -
+  foldd import events.jsonl --resume      # goes on where an earlier run ended, doubles nothing
+  foldd import events.jsonl --skip-bad --report bad.jsonl
 
 One event a line:
   {\"stream_id\":\"account-1\",\"event_type\":\"Opened\",\"data\":{\"owner\":\"Ada\"}}
-and optionally \"category\" (else the stream id up to its first dash), \"metadata\", \"event_id\".")]
+and optionally \"category\" (else the stream id up to its first dash), \"metadata\", \"event_id\".
+
+A line without event_id gets one from the import's name, its number and its content, so that it is known
+again. With --skip-bad the exit code is 0 whatever was skipped; the summary says how many.")]
 pub(crate) struct Import {
     /// JSON lines, also gzipped; - is standard input
     #[arg(value_name = "FILE", default_value = "-")]
@@ -178,7 +186,44 @@ pub(crate) struct Import {
     /// The category of events that name none
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) category: Option<String>,
+    /// Skip what an earlier run of the same input brought in
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// What this import is called, for --resume [default: the file's name; of standard input its first line]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) name: Option<String>,
+    /// Go on behind lines that cannot be imported
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
+    /// Write every skipped line's number, reason and remedy into this file, as JSON lines
+    #[arg(long, value_name = "FILE", requires = "skip_bad")]
+    pub(crate) report: Option<PathBuf>,
     /// Show no progress
+    #[arg(long)]
+    pub(crate) quiet: bool,
+}
+
+/// `foldd export`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  foldd export events.jsonl.gz
+  foldd export --category account | jq .data
+  foldd export --from 7421:561470 more.jsonl    # what came since; each export says its last cursor
+
+The lines are those that `foldd import` reads, in the order of the log, up to the horizon at the start.
+A file appears under its name when it is complete.")]
+pub(crate) struct Export {
+    /// Where to; gzipped when its name ends in .gz; - is standard output
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(crate) file: PathBuf,
+    /// The events of this category only
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) category: Option<String>,
+    /// Begin behind this cursor, transaction_id:position
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) from: Option<Cursor>,
+    /// Show no progress and no summary
     #[arg(long)]
     pub(crate) quiet: bool,
 }
@@ -332,8 +377,14 @@ fn expected(text: &str) -> Result<ExpectedVersion, String> {
 
 /// Kept as text, so that numbers wider than 64 bits arrive as they were typed.
 fn json(text: &str) -> Result<Box<RawValue>, String> {
-    serde_json::from_str(text)
-        .map_err(|error| format!("not JSON: {error}; text needs its own quotes: '\"text\"'"))
+    let json: Box<RawValue> = serde_json::from_str(text)
+        .map_err(|error| format!("not JSON: {error}; text needs its own quotes: '\"text\"'"))?;
+    match unstorable(&json) {
+        Some(escape) => {
+            Err(format!("contains {escape}, which is no character; PostgreSQL cannot store it; remove it"))
+        }
+        None => Ok(json),
+    }
 }
 
 fn json_object(text: &str) -> Result<Box<RawValue>, String> {

@@ -1,13 +1,13 @@
 //! `foldd lag`: how far behind, exactly, and a gate for scripts.
 
 use super::args::Lag;
-use super::{Failure, connect, print, print_json};
+use super::{Failure, connect_to_look, print, print_json};
 use crate::config::Loaded;
 use crate::ledger::status::{self, LagSource, ProjectionStatus};
 
 /// Carries the verb out.
 pub(crate) async fn run(args: &Lag, loaded: &Loaded) -> Result<(), Failure> {
-    let mut conn = connect(loaded).await?;
+    let mut conn = connect_to_look(loaded).await?;
     let status = status::read(&mut conn, LagSource::Counted, args.name.as_deref()).await?;
     if let (Some(name), true) = (&args.name, status.projections.is_empty()) {
         return Err(Failure::Failed(format!("there is no projection '{name}'; `foldd status` lists them")));

@@ -6,7 +6,7 @@ use sqlx::postgres::PgPoolOptions;
 use super::args::Migrate;
 use super::{CONNECT_DEADLINE, Failure, connect_bare, print};
 use crate::config::{Loaded, connect_options, masked_url};
-use crate::error::chain;
+use crate::error::told;
 use crate::store::{EventStore, Migrated, require_current};
 
 /// Carries the verb out.
@@ -21,6 +21,8 @@ pub(crate) async fn run(args: &Migrate, loaded: &Loaded) -> Result<(), Failure> 
             Err(error) => Err(error.into()),
         };
     }
+    // A pool would say of a server that has no connection left only that it timed out.
+    drop(connect_bare(loaded).await?);
     let url = loaded.database_url()?;
     // Adopting a store takes two connections.
     let pool = PgPoolOptions::new()
@@ -29,7 +31,7 @@ pub(crate) async fn run(args: &Migrate, loaded: &Loaded) -> Result<(), Failure> 
         .connect_with(connect_options(&url)?)
         .await
         .map_err(|error| {
-            Failure::Failed(format!("cannot reach {}: {}", masked_url(url.expose_secret()), chain(&error)))
+            Failure::Failed(format!("cannot reach {}: {}", masked_url(url.expose_secret()), told(&error)))
         })?;
     let Migrated { from, to, adopted } = EventStore::new(pool).migrate().await?;
     match (from, adopted) {

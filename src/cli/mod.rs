@@ -12,6 +12,7 @@ pub(crate) mod args;
 pub(crate) mod catalog;
 pub(crate) mod check;
 pub(crate) mod configuration;
+pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod lag;
 pub(crate) mod migrate;
@@ -26,7 +27,7 @@ use secrecy::ExposeSecret;
 use sqlx::{ConnectOptions, PgConnection};
 
 use crate::config::{ConfigError, Loaded, connect_options, masked_url};
-use crate::error::{EventStoreError, chain};
+use crate::error::{EventStoreError, chain, told, with_remedy};
 
 /// A database that does not answer within this time is not there, for somebody who waits at a terminal.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -61,20 +62,32 @@ impl From<ConfigError> for Failure {
 
 impl From<EventStoreError> for Failure {
     fn from(error: EventStoreError) -> Self {
-        Self::Failed(chain(&error))
+        Self::Failed(with_remedy(chain(&error), error.remedy()))
     }
 }
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        Self::Failed(chain(&error))
+        Self::Failed(told(&error))
     }
 }
 
-/// One connection for one verb, to a database with the right schema.
+/// One connection for one verb, to a sound store of the right schema.
 async fn connect(loaded: &Loaded) -> Result<PgConnection, Failure> {
     let mut conn = connect_bare(loaded).await?;
     crate::store::require_current(&mut conn).await?;
+    crate::store::require_sound(&mut conn).await?;
+    Ok(conn)
+}
+
+/// As [`connect`], for verbs that only look: a store that is not sound can be looked at, and is warned of.
+async fn connect_to_look(loaded: &Loaded) -> Result<PgConnection, Failure> {
+    let mut conn = connect_bare(loaded).await?;
+    crate::store::require_current(&mut conn).await?;
+    match crate::store::require_sound(&mut conn).await {
+        Err(unsound @ EventStoreError::Unsound { .. }) => eprintln!("foldd: warning: {unsound}"),
+        sound => sound?,
+    }
     Ok(conn)
 }
 
@@ -84,14 +97,14 @@ async fn connect_bare(loaded: &Loaded) -> Result<PgConnection, Failure> {
     let options = connect_options(&url)?;
     let unreachable = |why: &str| {
         let database = masked_url(url.expose_secret());
-        Failure::Failed(format!(
-            "cannot reach {database}: {why}; is PostgreSQL running there, and is the URL right?"
-        ))
+        Failure::Failed(format!("cannot reach {database}: {why}"))
     };
     tokio::time::timeout(CONNECT_DEADLINE, options.connect())
         .await
-        .map_err(|_| unreachable("no answer within 10 s"))?
-        .map_err(|error| unreachable(&chain(&error)))
+        .map_err(|_| {
+            unreachable("no answer within 10 s; is PostgreSQL running there, and is the URL right?")
+        })?
+        .map_err(|error| unreachable(&told(&error)))
 }
 
 /// Prints to standard output. A reader that went away, such as `head`, is no failure.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::args::Status as Args;
-use super::{Failure, connect, print, print_json};
+use super::{Failure, connect_to_look, print, print_json};
 use crate::config::Loaded;
 use crate::ledger::status::{self, LagSource, ProjectionStatus, Status};
 use crate::store::Blocker;
@@ -19,7 +19,7 @@ pub(crate) async fn run(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
     if args.watch {
         return watch(loaded).await;
     }
-    let mut conn = connect(loaded).await?;
+    let mut conn = connect_to_look(loaded).await?;
     let status = status::read(&mut conn, LagSource::Counted, None).await?;
     if args.json { print_json(&status) } else { print(&render(&status)) }
 }
@@ -29,7 +29,7 @@ async fn watch(loaded: &Loaded) -> Result<(), Failure> {
     let mut conn = None;
     loop {
         if conn.is_none() {
-            conn = connect(loaded).await.map_err(|failure| paint(failure.report().1)).ok();
+            conn = connect_to_look(loaded).await.map_err(|failure| paint(failure.report().1)).ok();
         }
         if let Some(open) = &mut conn {
             match status::read(open, LagSource::Counted, None).await {

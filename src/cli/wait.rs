@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use super::args::{Until, Wait};
-use super::{Failure, connect, print, print_json};
+use super::{Failure, connect_to_look, print, print_json};
 use crate::config::Loaded;
 use crate::cursor::Cursor;
 use crate::ledger::reached::{Reached, reached};
@@ -20,7 +20,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) async fn run(args: &Wait, loaded: &Loaded) -> Result<(), Failure> {
     let started = Instant::now();
     let deadline = started + args.timeout;
-    let mut conn = connect(loaded).await?;
+    let mut conn = connect_to_look(loaded).await?;
     let until = args.until();
     let waited = tokio::time::timeout_at(deadline, wait(&mut conn, &args.name, until)).await;
     let seconds = started.elapsed().as_secs_f64();

@@ -154,22 +154,29 @@ pub(crate) async fn append<'c>(
     Ok(Appended { version: row.try_get(0)?, cursor })
 }
 
-pub(crate) async fn append_many(conn: &mut PgConnection, events: &[ImportEvent]) -> Result<Option<Cursor>> {
-    if events.is_empty() {
+pub(crate) async fn append_many<'e>(
+    conn: &mut PgConnection,
+    events: impl IntoIterator<Item = &'e ImportEvent, IntoIter: Clone>,
+) -> Result<Option<Cursor>> {
+    let events = events.into_iter();
+    if events.clone().next().is_none() {
         return Ok(None);
     }
-    fn column<'e, T>(events: &'e [ImportEvent], field: impl Fn(&'e ImportEvent) -> T) -> Vec<T> {
-        events.iter().map(field).collect()
+    fn column<'e, T>(
+        events: &(impl Iterator<Item = &'e ImportEvent> + Clone),
+        field: impl Fn(&'e ImportEvent) -> T,
+    ) -> Vec<T> {
+        events.clone().map(field).collect()
     }
     let row = sqlx::query(
         "select transaction_id::text::bigint, global_position from es_append_many($1, $2, $3, $4, $5, $6)",
     )
-    .bind(column(events, |event| event.stream_id.as_str()))
-    .bind(column(events, |event| event.category.as_deref()))
-    .bind(column(events, |event| event.event_type.as_str()))
-    .bind(column(events, |event| Json(&*event.data)))
-    .bind(column(events, |event| Json(&*event.metadata)))
-    .bind(column(events, |event| event.event_id))
+    .bind(column(&events, |event| event.stream_id.as_str()))
+    .bind(column(&events, |event| event.category.as_deref()))
+    .bind(column(&events, |event| event.event_type.as_str()))
+    .bind(column(&events, |event| Json(&*event.data)))
+    .bind(column(&events, |event| Json(&*event.metadata)))
+    .bind(column(&events, |event| event.event_id))
     .fetch_one(conn)
     .await?;
     let stamp: i64 = row.try_get(0)?;

@@ -90,6 +90,20 @@ pub(crate) async fn observe(conn: &mut PgConnection, previous: Option<&Horizon>)
     })
 }
 
+/// Looks once and writes nothing: the tier-0 horizon and the greatest committed position, for a reader without a checkpoint.
+///
+/// In a log that no daemon has looked at, the server's life has no name yet; no batch takes such a horizon.
+pub(crate) async fn glance(conn: &mut PgConnection) -> Result<(Horizon, i64)> {
+    let (horizon, incarnation, head): (i64, Option<Uuid>, i64) = sqlx::query_as(
+        "select es_horizon()::text::bigint, (select incarnation from es_incarnation),
+                (select coalesce(max(global_position), 0) from es_events)",
+    )
+    .fetch_one(conn)
+    .await?;
+    let incarnation = incarnation.unwrap_or_default();
+    Ok((Horizon { transaction_id: horizon.cast_unsigned(), incarnation }, head))
+}
+
 /// Committed events that readers must not see yet, by category: those from the horizon on.
 pub(crate) async fn withheld(conn: &mut PgConnection, horizon: &Horizon) -> Result<Growth> {
     let rows: Vec<(String, i64)> =

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
 
+use super::health::{require_sound, unseen_schema};
 use super::{Result, adopt};
 use crate::error::EventStoreError;
 
@@ -65,6 +66,7 @@ pub(crate) async fn migrate(pool: &PgPool) -> Result<Migrated> {
     let from = applied_version(&mut conn).await?;
     if from == KNOWN {
         refuse_altered(&mut conn).await?;
+        require_sound(&mut conn).await?;
         return Ok(Migrated { from, to: KNOWN, adopted: false });
     }
     drop(conn);
@@ -82,6 +84,7 @@ pub(crate) async fn migrate(pool: &PgPool) -> Result<Migrated> {
         apply_after(&mut guard, from).await?;
         guard.commit().await?;
     }
+    require_sound(&mut *pool.acquire().await?).await?;
     if from != KNOWN {
         tracing::info!(from, to = KNOWN, "schema migrated");
     }
@@ -108,6 +111,18 @@ async fn lock(pool: &PgPool) -> Result<Transaction<'static, Postgres>> {
 /// Fails unless the schema is exactly the one this program needs.
 pub(crate) async fn require_current(conn: &mut PgConnection) -> Result<()> {
     let found = applied_version(conn).await?;
+    if found == 0
+        && let Some(schema) = unseen_schema(conn).await?
+    {
+        return Err(EventStoreError::Unsound {
+            problem: format!(
+                "the store is in schema {schema}, which this role may not use or has not on its search_path"
+            ),
+            remedy: format!(
+                "grant usage on schema {schema} to the role, or alter role … set search_path = {schema}"
+            ),
+        });
+    }
     if found < KNOWN {
         return Err(EventStoreError::OlderSchema { found, needed: KNOWN });
     }

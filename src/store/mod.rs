@@ -16,7 +16,9 @@
 mod adopt;
 mod aggregates;
 mod append;
+mod health;
 mod horizon;
+mod identity;
 mod migrate;
 mod read;
 mod scope;
@@ -26,12 +28,14 @@ use sqlx::PgPool;
 
 pub use append::{Appended, ImportEvent};
 pub(crate) use append::{Columns, append, append_many};
+pub(crate) use health::require_sound;
 pub use horizon::{Blocker, BlockerCause, Horizon};
-pub(crate) use horizon::{Growth, Observation, blockers, observe, withheld};
+pub(crate) use horizon::{Growth, Observation, blockers, glance, observe, withheld};
+pub(crate) use identity::{Known, ids_in, known, last_id_in};
 pub use migrate::Migrated;
 pub(crate) use migrate::{KNOWN as SCHEMA_VERSION, require_current};
 pub use read::Lag;
-pub(crate) use read::{Page, count_after, cursor_of, head, read_page_in};
+pub(crate) use read::{Page, count_after, cursor_of, head, read_page_in, stream_page};
 pub use scope::{CommittedEvents, TransactionScope};
 
 /// The result of everything the event store does.

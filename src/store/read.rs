@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::stream::BoxStream;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgExecutor, Row};
@@ -224,6 +225,24 @@ pub(crate) async fn read_page_in(
         .bind(page.max_bytes)
         .fetch_all(conn)
         .await
+}
+
+/// One page of the log, event by event as they arrive: whatever their sizes, one is held at a time.
+pub(crate) fn stream_page<'c>(
+    conn: &'c mut sqlx::PgConnection,
+    categories: Option<&'c [String]>,
+    after: Cursor,
+    limit: i64,
+    horizon: &Horizon,
+) -> BoxStream<'c, sqlx::Result<RecordedEvent>> {
+    let sql = concat!("select ", recorded_event!(), " from es_read_after($1, $2::xid8, $3, $4, $5::xid8)");
+    sqlx::query_as(sql)
+        .bind(categories)
+        .bind(after.transaction_id.to_string())
+        .bind(after.global_position)
+        .bind(limit)
+        .bind(horizon.transaction_id().to_string())
+        .fetch(conn)
 }
 
 /// How many events of these categories (`None`: all) lie after a cursor and below a horizon.

@@ -14,7 +14,7 @@ use super::board::Unprepared;
 use crate::backoff::Backoff;
 use crate::engine::build::{BuildError, Ready, prepare};
 use crate::engine::run::View;
-use crate::error::chain;
+use crate::error::{chain, told, with_remedy};
 use crate::ledger::status::{LagSource, Status};
 use crate::ledger::{lease, phases, status};
 use crate::metrics::{ConnectionRole, StoreMetrics};
@@ -40,10 +40,10 @@ pub(crate) async fn open(
         let error = match daemon.connector.connect("clerk", Some(daemon.limits())).await {
             Ok(mut conn) => match prepare_all(&mut conn, daemon, projections).await {
                 Ok((ready, unprepared)) => return Ok((conn, ready, unprepared)),
-                Err(error) if crate::error::is_transient(&error) => chain(&error),
+                Err(error) if crate::error::is_transient(&error) => told(&error),
                 Err(error) => return Err(error.into()),
             },
-            Err(error) if error.may_pass() => chain(&error),
+            Err(error) if error.may_pass() => with_remedy(chain(&error), error.remedy()),
             Err(error) => return Err(error.into()),
         };
         let wait = backoff.next();
@@ -139,7 +139,9 @@ pub(crate) async fn keep(desk: Desk, mut conn: PgConnection) {
             }
             match desk.daemon.connector.connect("clerk", Some(desk.daemon.limits())).await {
                 Ok(conn) => break conn,
-                Err(error) => tracing::warn!("the clerk cannot connect: {}", chain(&error)),
+                Err(error) => {
+                    tracing::warn!("the clerk cannot connect: {}", with_remedy(chain(&error), error.remedy()))
+                }
             }
         };
     }

@@ -34,6 +34,14 @@ pub(crate) enum ConnectError {
 }
 
 impl ConnectError {
+    /// What to do about it, where that is known.
+    pub(crate) fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Options(_) | Self::Deadline => None,
+            Self::Refused(error) => crate::error::remedy(error),
+        }
+    }
+
     /// Whether waiting may help: not with a wrong password, a missing database or an unusable address.
     pub(crate) fn may_pass(&self) -> bool {
         match self {

@@ -81,6 +81,16 @@ pub(crate) enum SupervisorError {
     Database(#[from] sqlx::Error),
 }
 
+impl SupervisorError {
+    /// What to do about it, where that is known.
+    pub(crate) fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Connect(error) => error.remedy(),
+            Self::Database(error) => crate::error::remedy(error),
+        }
+    }
+}
+
 /// What the tasks of one daemon share.
 pub(crate) struct Daemon {
     connector: Connector,

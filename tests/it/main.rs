@@ -2,14 +2,22 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test that meets anything else fails, whatever it is")]
 
+/// What the database may be like, and what foldd says about it.
+mod conditions;
 /// The daemon as a process: signals, leases, takeovers, restarts of PostgreSQL, kills, its faces.
 mod daemon;
 /// The demo, and the first things that people type.
 mod demo;
+/// Export: the log as JSON lines again, to the byte.
+mod export;
 /// Projections: what they fold, what they refuse, what happens when they fail.
 mod fold;
+/// Import: resumed, bad lines, beside live appenders.
+mod import;
 /// The event store: appending, order, reading, aggregates, the schema and its adoption.
 mod log;
+/// Events that are unusual or impossible, through every way in.
+mod odd_events;
 /// Projections in Rust, hosted in this process.
 mod rust;
 /// The house rules.

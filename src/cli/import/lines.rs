@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::identity::ImportName;
 use crate::store::ImportEvent;
+pub(crate) use diagnosis::unstorable;
 use diagnosis::{Complaint, complaint, refused, unreadable};
 
 /// The longest line, in bytes. A longer one is skipped without being held in memory.
@@ -34,13 +36,24 @@ pub(crate) struct LineReader {
     buffer: Vec<u8>,
     line: u64,
     category: Option<String>,
+    name: Option<ImportName>,
     no_metadata: Box<RawValue>,
     progress: Progress,
     is_over: bool,
 }
 
+/// An event and where it was read.
+#[derive(Debug, Clone)]
+pub(crate) struct NumberedEvent {
+    /// The number of its line, from 1.
+    pub(crate) line: u64,
+    pub(crate) event: ImportEvent,
+    /// Whether the line has no id of its own, and got one from its place and content.
+    pub(crate) derived: bool,
+}
+
 /// A line that is no event.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
 #[error("line {line}: {reason}; {remedy}")]
 pub(crate) struct BadLine {
     /// Its number, from 1.
@@ -49,6 +62,9 @@ pub(crate) struct BadLine {
     pub(crate) reason: String,
     /// What to do about it.
     pub(crate) remedy: String,
+    /// Whether nothing behind it can be read either.
+    #[serde(skip)]
+    pub(crate) ends: bool,
 }
 
 /// How far a reader has come, for whoever draws it meanwhile.
@@ -101,7 +117,16 @@ impl LineReader {
             Box::new(whole)
         };
         let no_metadata = RawValue::from_string("{}".to_owned())?;
-        Ok(Self { input, buffer: Vec::new(), line: 0, category: None, no_metadata, progress, is_over: false })
+        Ok(Self {
+            input,
+            buffer: Vec::new(),
+            line: 0,
+            category: None,
+            name: None,
+            no_metadata,
+            progress,
+            is_over: false,
+        })
     }
 
     /// Gives events that name no category this one.
@@ -109,14 +134,14 @@ impl LineReader {
         Self { category, ..self }
     }
 
+    /// Names the import, for the ids of lines without one. Otherwise its first line does.
+    pub(crate) fn with_name(self, name: Option<&str>) -> Self {
+        Self { name: name.map(ImportName::of), ..self }
+    }
+
     /// Bytes read, kept up to date while this reads on.
     pub(crate) fn progress(&self) -> Progress {
         self.progress.clone()
-    }
-
-    /// The number of the line last returned, from 1.
-    pub(crate) fn line(&self) -> u64 {
-        self.line
     }
 
     /// Brings the next line into the buffer. False at the end of the input.
@@ -143,7 +168,7 @@ impl LineReader {
     }
 
     /// The next event, `None` at the end.
-    fn next_event(&mut self) -> Result<Option<ImportEvent>, Complaint> {
+    fn next_event(&mut self) -> Result<Option<NumberedEvent>, Complaint> {
         while self.fill()? {
             if !self.buffer.trim_ascii().is_empty() {
                 return self.event().map(Some);
@@ -153,7 +178,7 @@ impl LineReader {
     }
 
     /// The event in the buffer.
-    fn event(&self) -> Result<ImportEvent, Complaint> {
+    fn event(&mut self) -> Result<NumberedEvent, Complaint> {
         let text = std::str::from_utf8(&self.buffer).map_err(|error| {
             complaint(format!("byte {} is no UTF-8", error.valid_up_to() + 1), "save the file as UTF-8")
         })?;
@@ -165,20 +190,25 @@ impl LineReader {
             ));
         }
         let line: Line = serde_json::from_str(text).map_err(|error| unreadable(text, &error))?;
+        let content = text.trim_ascii();
+        let derived = line.event_id.is_none();
+        let name = *self.name.get_or_insert_with(|| ImportName::of(content));
+        let event_id =
+            line.event_id.unwrap_or_else(|| name.id(self.line, self.category.as_deref(), content.as_bytes()));
         let event = ImportEvent {
             stream_id: line.stream_id,
             category: line.category.or_else(|| self.category.clone()),
             event_type: line.event_type,
             data: line.data,
             metadata: line.metadata.unwrap_or_else(|| self.no_metadata.clone()),
-            event_id: line.event_id.unwrap_or_else(Uuid::now_v7),
+            event_id,
         };
-        refused(&event).map_or(Ok(event), Err)
+        refused(&event).map_or(Ok(NumberedEvent { line: self.line, event, derived }), Err)
     }
 }
 
 impl Iterator for LineReader {
-    type Item = Result<ImportEvent, BadLine>;
+    type Item = Result<NumberedEvent, BadLine>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_over {
@@ -186,7 +216,8 @@ impl Iterator for LineReader {
         }
         let next = self.next_event();
         self.is_over |= matches!(next, Ok(None));
-        next.map_err(|(reason, remedy)| BadLine { line: self.line, reason, remedy }).transpose()
+        next.map_err(|(reason, remedy)| BadLine { line: self.line, reason, remedy, ends: self.is_over })
+            .transpose()
     }
 }
 

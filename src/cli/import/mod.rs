@@ -1,66 +1,82 @@
 //! `foldd import`: JSON lines into the log, in blocks of a fraction of a second each.
 //!
-//! One thread reads and parses, the other appends; each block is one statement and one transaction, so that what was
-//! said to be in is in, and appenders beside it wait for no more than a block.
+//! **Promise.** An import that ended anywhere, by `kill -9` too, and is run again with `--resume` leaves the log as one
+//! undisturbed run would have: nothing lost, nothing doubled, each stream in the order of the file.
+//!
+//! **How.** One thread reads and parses, the other appends. A block is one statement and one transaction. Every line has
+//! an id that a second run gives it again: its own `event_id`, or one made from the import's name, the line's number and
+//! its content (`identity`). With `--resume`, each block first asks the log which of its ids are there, and appends the
+//! others.
+//!
+//! **Why nothing is lost or doubled.** Blocks commit one after the other, and nothing is reported that is not
+//! committed. A line that is in the log is found by its id, one that is not is appended. The question and the append
+//! are two statements, and the backend of a killed run may still commit between them. Then the unique index on
+//! `event_id` refuses the block, which waits for that commit first, and the block is asked about anew. So the answer of a
+//! commit is never needed, and may be lost. Order holds as well, even when two runs of the same file are at work: every
+//! block begins with the first line that is missing, so of two blocks in flight both have that line, and one of them
+//! is refused as a whole.
+//!
+//! **Bad lines.** Those that are no event are seen while reading, and those that only PostgreSQL refuses by halving
+//! their block down to them; everything before is in. Then the import ends, or goes on with `--skip-bad`.
+//!
+//! **What it never does.** It compares no payloads: a line of another content has another id. A line with an id of
+//! its own is the same event when stream and type are the same.
 
+mod complaints;
+mod identity;
 pub(crate) mod lines;
+mod writer;
 
 use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::args::Import;
 use super::{Failure, connect, print};
 use crate::config::Loaded;
-use crate::cursor::Cursor;
-use crate::error::EventStoreError;
-use crate::store::{self, ImportEvent};
-use lines::{BadLine, LineReader, Progress};
+use complaints::Complaints;
+use lines::{BadLine, LineReader, NumberedEvent, Progress};
+use writer::{Tally, Writer};
 
-/// A block ends at so many events …
+/// A block that is parsed together ends at so many events …
 const BLOCK_EVENTS: usize = 10_000;
-/// … or so many bytes of data, whichever comes first: well under a second of work, and bounded memory.
+/// … or so many bytes of data, whichever comes first: bounded memory.
 const BLOCK_BYTES: usize = 16 << 20;
 /// Parsed blocks that may wait for the database.
 const BLOCKS_AHEAD: usize = 2;
 
-/// Events of consecutive lines, and what ended them.
+/// Consecutive lines.
 #[derive(Default)]
 struct Block {
-    events: Vec<ImportEvent>,
-    /// The line of each event.
-    lines: Vec<u64>,
-    /// The line that cannot be imported, right after these events.
-    bad: Option<BadLine>,
-}
-
-/// What has been imported.
-#[derive(Default)]
-struct Tally {
-    events: u64,
-    cursor: Option<Cursor>,
+    events: Vec<NumberedEvent>,
+    /// Those that cannot be imported.
+    bad: Vec<BadLine>,
 }
 
 /// Carries the verb out.
 pub(crate) async fn run(args: &Import, loaded: &Loaded) -> Result<(), Failure> {
+    let mut complaints = Complaints::open(args.report.as_deref())?;
     let mut conn = connect(loaded).await?;
-    let reader = open(&args.file)?.with_category(args.category.clone());
+    let name = args.name.clone().or_else(|| name_of(&args.file));
+    let reader = open(&args.file)?.with_category(args.category.clone()).with_name(name.as_deref());
     let input = reader.progress();
     let bar = progress(&input, args.quiet);
     let (blocks, mut ready) = mpsc::channel(BLOCKS_AHEAD);
-    let reading = tokio::task::spawn_blocking(move || read(reader, &blocks));
+    let skip_bad = args.skip_bad;
+    let reading = tokio::task::spawn_blocking(move || read(reader, skip_bad, &blocks));
 
     let started = Instant::now();
-    let mut tally = Tally::default();
+    let mut writer = Writer::new(&mut conn, args.resume, skip_bad);
     let mut outcome = Ok(());
     while let Some(block) = ready.recv().await {
-        outcome = append(&mut conn, block, &mut tally).await;
+        let mut bad = Vec::new();
+        outcome = writer.write(block, &mut bad).await;
         bar.set_position(input.read());
-        bar.set_message(format!("{} events", tally.events));
+        bar.set_message(format!("{} events", writer.tally.appended));
+        outcome = outcome.and(bar.suspend(|| complaints.about(bad, skip_bad)));
         if outcome.is_err() {
             break;
         }
@@ -70,7 +86,8 @@ pub(crate) async fn run(args: &Import, loaded: &Loaded) -> Result<(), Failure> {
     if reading.await.is_err() {
         return Err(Failure::Failed("the reader ended unexpectedly".to_owned()));
     }
-    let done = summary(&tally, started.elapsed());
+    complaints.close(&mut outcome);
+    let done = summary(&writer.tally, complaints.count(), started.elapsed());
     match outcome {
         Ok(()) => print(&done),
         Err(problem) => Err(Failure::Failed(format!("{problem}\n{done} before that; they stay"))),
@@ -78,60 +95,45 @@ pub(crate) async fn run(args: &Import, loaded: &Loaded) -> Result<(), Failure> {
 }
 
 fn open(path: &Path) -> Result<LineReader, Failure> {
-    LineReader::open(path)
-        .map_err(|error| Failure::Usage(format!("{}: cannot be read: {error}", path.display())))
+    let unreadable = |why: &str| Failure::Usage(format!("{}: cannot be read: {why}", path.display()));
+    if path.is_dir() {
+        return Err(unreadable("it is a folder; name a file in it"));
+    }
+    LineReader::open(path).map_err(|error| unreadable(&error.to_string()))
 }
 
-/// Parses until the input ends, a line is bad, or nobody wants more.
-fn read(mut reader: LineReader, blocks: &mpsc::Sender<Block>) {
+/// What an import is called when nobody names it: as its file, packed or not. Standard input is called by its first line.
+fn name_of(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy();
+    (name != "-").then(|| name.strip_suffix(".gz").unwrap_or(&name).to_owned())
+}
+
+/// Parses until the input ends, a line is bad and none may be, or nobody wants more.
+fn read(mut reader: LineReader, skip_bad: bool, blocks: &mpsc::Sender<Block>) {
     let mut block = Block::default();
     let mut bytes = 0;
     loop {
         let next = reader.next();
-        let ended = !matches!(next, Some(Ok(_)));
-        match next {
-            Some(Ok(event)) => {
-                bytes += event.data.get().len() + event.metadata.get().len();
-                block.events.push(event);
-                block.lines.push(reader.line());
+        let ended = match next {
+            Some(Ok(read)) => {
+                bytes += read.event.data.get().len() + read.event.metadata.get().len();
+                block.events.push(read);
+                false
             }
-            Some(Err(bad)) => block.bad = Some(bad),
-            None if block.events.is_empty() => return,
-            None => {}
-        }
-        if !ended && block.events.len() < BLOCK_EVENTS && bytes < BLOCK_BYTES {
+            Some(Err(bad)) => {
+                let ended = bad.ends || !skip_bad;
+                block.bad.push(bad);
+                ended
+            }
+            None => true,
+        };
+        if !ended && block.events.len() + block.bad.len() < BLOCK_EVENTS && bytes < BLOCK_BYTES {
             continue;
         }
         bytes = 0;
         if blocks.blocking_send(std::mem::take(&mut block)).is_err() || ended {
             return;
         }
-    }
-}
-
-async fn append(conn: &mut PgConnection, block: Block, tally: &mut Tally) -> Result<(), String> {
-    if !block.events.is_empty() {
-        let cursor =
-            store::append_many(conn, &block.events).await.map_err(|error| name_line(&error, &block))?;
-        tally.cursor = cursor.or(tally.cursor);
-        tally.events += block.events.len() as u64;
-    }
-    block.bad.map_or(Ok(()), |bad| Err(bad.to_string()))
-}
-
-/// The error, with the line where it is known, else with the lines of the block that was refused as a whole.
-fn name_line(error: &EventStoreError, block: &Block) -> String {
-    let text = crate::error::chain(error);
-    let line = if let EventStoreError::DuplicateEvent { event_id, .. } = error {
-        let index = block.events.iter().position(|event| event.event_id == *event_id);
-        index.and_then(|index| block.lines.get(index))
-    } else {
-        None
-    };
-    match (line, block.lines.first(), block.lines.last()) {
-        (Some(line), ..) => format!("line {line}: {text}"),
-        (None, Some(first), Some(last)) => format!("lines {first} to {last}: {text}"),
-        _ => text,
     }
 }
 
@@ -152,16 +154,23 @@ fn progress(input: &Progress, quiet: bool) -> ProgressBar {
     }
 }
 
-fn summary(tally: &Tally, took: Duration) -> String {
-    let rate = tally.events as f64 / took.as_secs_f64().max(1e-6);
-    match tally.cursor {
+fn summary(tally: &Tally, skipped: u64, took: Duration) -> String {
+    let seconds = took.as_secs_f64();
+    let rate = tally.appended as f64 / seconds.max(1e-6);
+    let mut text = match tally.cursor {
         None => "0 events imported".to_owned(),
         Some(cursor) => {
             format!(
-                "{} events imported in {:.1} s ({rate:.0}/s), up to cursor {cursor}",
-                tally.events,
-                took.as_secs_f64()
+                "{} events imported in {seconds:.1} s ({rate:.0}/s), up to cursor {cursor}",
+                tally.appended
             )
         }
+    };
+    if tally.there > 0 {
+        text.push_str(&format!("; {} were there already", tally.there));
     }
+    if skipped > 0 {
+        text.push_str(&format!("; {skipped} bad lines skipped"));
+    }
+    text
 }

@@ -88,7 +88,7 @@ pub(super) fn refused(event: &ImportEvent) -> Option<Complaint> {
 }
 
 /// The first escape that is JSON but nothing for `jsonb`: the character 0, or half of a surrogate pair.
-fn unstorable(json: &RawValue) -> Option<&str> {
+pub(crate) fn unstorable(json: &RawValue) -> Option<&str> {
     let mut rest = json.get();
     if !rest.contains("\\u") {
         return None;

@@ -6,7 +6,7 @@ use flate2::write::GzEncoder;
 use super::*;
 
 fn read(bytes: &[u8]) -> Vec<Result<ImportEvent, BadLine>> {
-    reader(bytes).collect()
+    reader(bytes).map(|line| line.map(|line| line.event)).collect()
 }
 
 fn reader(bytes: &[u8]) -> LineReader {
@@ -138,7 +138,7 @@ fn a_given_category_is_for_events_that_name_none() {
     let lines = "{\"stream_id\":\"7\",\"event_type\":\"E\",\"data\":1}\n\
                  {\"stream_id\":\"8\",\"category\":\"own\",\"event_type\":\"E\",\"data\":1}";
     let events: Vec<_> = reader(lines.as_bytes()).with_category(Some("given".to_owned())).collect();
-    let categories: Vec<_> = events.into_iter().map(|event| event.expect("good").category).collect();
+    let categories: Vec<_> = events.into_iter().map(|line| line.expect("good").event.category).collect();
     assert_eq!(categories, [Some("given".to_owned()), Some("own".to_owned())]);
 }
 
@@ -189,6 +189,22 @@ fn a_line_beyond_all_measure_is_skipped_in_bounded_memory() {
     assert_eq!((bad.line, bad.reason.as_str()), (2, "longer than 64 MiB"));
     assert!(reader.buffer.capacity() as u64 <= 2 * MAX_LINE_BYTES + 2);
     assert!(reader.next().is_some_and(|last| last.is_ok()));
-    assert!(reader.buffer.capacity() <= KEPT_BYTES && reader.line() == 3);
+    assert!(reader.buffer.capacity() <= KEPT_BYTES && reader.line == 3);
     assert!(reader.next().is_none() && reader.next().is_none());
+}
+
+#[test]
+fn a_line_without_an_id_gets_one_from_its_place_and_content() {
+    let (one, two) = (with_data("1"), with_data("2"));
+    let ids = |text: &str, name: Option<&str>| -> Vec<Uuid> {
+        reader(text.as_bytes()).with_name(name).map(|line| line.expect("good").event.event_id).collect()
+    };
+    let text = format!("{one}\n\n{one}\n{two}\n");
+    let first = ids(&text, None);
+    assert_eq!(first, ids(&text.replace('\n', " \r\n"), None), "what ends a line does not count");
+    assert!(first.is_sorted() && first[0] != first[1]);
+    let given = ids(&text, Some("mine"));
+    assert_ne!(first[0], given[0]);
+    assert_eq!(given[..2], ids(&format!("{one}\n\n{one}\n{one}"), Some("mine"))[..2]);
+    assert_ne!(given[2], ids(&format!("{one}\n\n{one}\n{one}"), Some("mine"))[2]);
 }
