@@ -2,10 +2,11 @@
 .DEFAULT_GOAL := help
 .PHONY: demo test setup build fmt lint doc bench clean help
 
-FOLDD := $(or $(CARGO_TARGET_DIR),target)/release/foldd
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-demo: setup build ## start everything with sample data; FOR=30s ends it by itself, ARGS go to `foldd demo`
-	@$(abspath $(FOLDD)) demo $(if $(FOR),--for $(FOR)) $(ARGS)
+demo: setup ## start everything with sample data; FOR=30s ends it by itself, ARGS go to `foldd demo`
+	cargo build
+	@$(abspath $(TARGET))/debug/foldd demo $(if $(FOR),--for $(FOR)) $(ARGS)
 
 test: setup ## everything that must hold: format, lints, documentation, tests
 	cargo fmt --check
@@ -16,7 +17,7 @@ test: setup ## everything that must hold: format, lints, documentation, tests
 setup: ## get what is missing: a C compiler and PostgreSQL's server programs
 	@deploy/setup.sh
 
-build: ## build the release binary
+build: ## build the release binary, target/release/foldd
 	cargo build --release
 
 fmt: ## format the code

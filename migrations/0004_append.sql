@@ -73,15 +73,19 @@ set search_path from current
 as $$
 #variable_conflict use_column
 declare
-    n        bigint := cardinality(es_append.event_types);
-    inserted bigint;
-    home     text := es_append.category;
-    kind     text;
+    n         bigint := cardinality(es_append.event_types);
+    positions bigint[];
+    home      text := es_append.category;
+    kind      text;
 begin
     if es_append.stream_id is null or es_append.stream_id = '' then
         raise exception 'an event needs a stream_id' using errcode = 'invalid_parameter_value';
     end if;
-    if n is distinct from cardinality(es_append.data)
+    if n is null or es_append.data is null then
+        raise exception 'event_types and data must be arrays, not null; append no events with empty ones'
+            using errcode = 'null_value_not_allowed';
+    end if;
+    if n <> cardinality(es_append.data)
         or cardinality(es_append.metadata) <> n or cardinality(es_append.event_ids) <> n then
         raise exception 'event_types, data, metadata and event_ids must be equally long, got %, %, % and %',
             n, cardinality(es_append.data), cardinality(es_append.metadata), cardinality(es_append.event_ids)
@@ -111,8 +115,11 @@ begin
     lock table es_events in row exclusive mode;
 
     if es_append.category is null and coalesce(es_append.expected_version, -1) = -1 then
-        home := coalesce((select s.stream_category from es_streams s where s.stream_id = es_append.stream_id),
-                         es_category_of(es_append.stream_id));
+        select s.stream_category into home from es_streams s where s.stream_id = es_append.stream_id;
+        -- Not by coalesce: the planner computes an immutable function of a parameter before it is needed.
+        if not found then
+            home := es_category_of(es_append.stream_id);
+        end if;
     end if;
     if es_append.expected_version is null then
         insert into es_streams as s (stream_id, stream_category, stream_version, last_transaction_id)
@@ -152,11 +159,12 @@ begin
         from unnest(es_append.event_types, es_append.data, es_append.metadata, es_append.event_ids)
              with ordinality as given (event_type, data, metadata, event_id, nth)
         on conflict (event_id) do nothing
-        returning e.global_position
+        returning e.transaction_id, e.global_position
     )
-    select count(*), max(appended.global_position) into inserted, global_position from appended;
-    if inserted < n then
-        perform es_raise_duplicate(es_append.stream_id, es_append.version - n, es_append.event_ids);
+    select array_agg(appended.global_position), max(appended.global_position)
+    into positions, global_position from appended;
+    if n > coalesce(cardinality(positions), 0) then
+        perform es_raise_duplicate(positions, es_append.event_ids);
     end if;
 end
 $$;
@@ -164,24 +172,22 @@ $$;
 comment on function es_append(text, text, bigint, text[], jsonb[], jsonb[], uuid[]) is
     'Appends events to one stream. Expected version: null any, -1 no stream, else exactly that one. SQLSTATE ES001: version conflict; ES002: event_id already in the log.';
 
--- Called after some events were left out because of their id: finds one, which is either older than this
--- append or given twice in it.
-create function es_raise_duplicate(stream_id text, version_before bigint, event_ids uuid[]) returns void
+-- Called after some events were left out because of their id: finds one, which either is older than this append
+-- or was given twice in it. `positions` are those that this append did insert.
+create function es_raise_duplicate(positions bigint[], event_ids uuid[]) returns void
 language plpgsql volatile
 set search_path from current
 as $$
 #variable_conflict use_column
 declare
     given uuid;
-    twin  record;
 begin
-    select e.event_id, e.stream_id, e.stream_version into twin
-    from es_events e
+    select e.event_id into given from es_events e
     where e.event_id = any (es_raise_duplicate.event_ids)
-      and (e.stream_id <> es_raise_duplicate.stream_id or e.stream_version <= es_raise_duplicate.version_before)
+      and not exists (select from unnest(es_raise_duplicate.positions) own where own = e.global_position)
     order by e.global_position limit 1;
     if found then
-        perform es_raise_conflict(twin.stream_id, null, array[twin.event_id]);
+        perform es_raise_conflict(null, null, array[given]);
     end if;
     select id into given from unnest(es_raise_duplicate.event_ids) id group by id having count(*) > 1 limit 1;
     raise exception 'event_id % is given twice in one append', given
@@ -191,7 +197,8 @@ end
 $$;
 
 -- Appends a block of events of many streams, in the order given, each stream at whatever version it has:
--- what `foldd import` calls. One stamp for the block, unless a stream is already past it.
+-- what `foldd import` calls. One stamp for the block, unless a stream is already past it. Returns how many, and
+-- the cursor of the one that is read last.
 --
 -- Streams are locked in sorted order, so that two imports cannot deadlock each other. The planner knows nothing of the
 -- size of arrays and would choose nested loops over ten thousand rows each.
@@ -204,8 +211,10 @@ set jit = off set enable_nestloop = off
 as $$
 #variable_conflict use_column
 declare
-    stamp xid8;
-    stray text;
+    stamp     xid8;
+    stray     text;
+    last      bigint[];
+    positions bigint[];
 begin
     lock table es_events in row exclusive mode;
 
@@ -240,18 +249,21 @@ begin
         from given join grown using (stream_id)
         order by given.nth
         on conflict (event_id) do nothing
-        returning e.global_position
+        returning e.transaction_id, e.global_position
     )
-    select count(*), max(appended.global_position),
+    select array_agg(appended.global_position),
+           max(array[appended.transaction_id::text::bigint, appended.global_position]),
            (select format('stream %L belongs to category %L, not %L', given.stream_id, grown.stream_category, given.category)
             from given join grown using (stream_id) where given.category <> grown.stream_category limit 1)
-    into events, global_position, stray from appended;
+    into positions, last, stray from appended;
     if stray is not null then
         raise exception '%', stray using errcode = 'invalid_parameter_value';
     end if;
-    transaction_id := stamp;
+    events := coalesce(cardinality(positions), 0);
+    transaction_id := last[1]::text::xid8;
+    global_position := last[2];
     if events < cardinality(es_append_many.event_types) then
-        perform es_raise_duplicate('', 0, es_append_many.event_ids);
+        perform es_raise_duplicate(positions, es_append_many.event_ids);
     end if;
 end
 $$;

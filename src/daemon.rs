@@ -26,6 +26,7 @@ use crate::ledger::lease::Replica;
 use crate::metrics;
 use crate::ops;
 use crate::projection::Projection;
+use crate::projection::handler::Registry;
 use crate::store::EventStore;
 use crate::supervisor::connector::Connector;
 use crate::supervisor::{self, Settings, Supervisor};
@@ -70,9 +71,9 @@ impl Database {
 }
 
 /// `foldd run`.
-pub(crate) async fn run(args: &Run, loaded: Loaded) -> Result<(), Failure> {
+pub(crate) async fn run(args: &Run, loaded: Loaded, registry: &Registry) -> Result<(), Failure> {
     let loaded = Arc::new(loaded);
-    let projections = catalog::projections(&loaded)?;
+    let projections = catalog::projections(&loaded, registry)?;
     if !args.embedded {
         // Refuses, with the remedy, when nothing names a database.
         loaded.database_url()?;
@@ -260,7 +261,8 @@ fn connector(database: &Database) -> Connector {
     Connector::new(move || database.options().map_err(|failure| failure.report().1.to_owned()))
 }
 
-fn settings(daemon: &config::Daemon) -> Settings {
+/// The daemon's section of the configuration, as the supervisor takes it.
+pub(crate) fn settings(daemon: &config::Daemon) -> Settings {
     Settings {
         terms: Terms {
             replica: Replica { id: Uuid::new_v4(), host: host_name(), lease: daemon.lease },

@@ -51,6 +51,7 @@ pub mod embedded;
 mod engine;
 pub mod error;
 mod event;
+mod hosting;
 mod ledger;
 mod logging;
 mod metrics;
@@ -68,13 +69,38 @@ pub use aggregate::{Aggregate, AggregateRoot, Snapshot};
 pub use cursor::{Cursor, CursorParseError};
 pub use error::EventStoreError;
 pub use event::{Event, EventData, EventMetadata, RecordedEvent};
+pub use hosting::{Daemon, DaemonError};
+pub use projection::handler::{Handler, HandlerError, Received, Registry, RustProjection};
 pub use store::{Appended, CommittedEvents, EventStore, Horizon, ImportEvent, Lag, TransactionScope};
 pub use stream::{ExpectedVersion, ReadDirection, StreamQuery};
 
-/// The `foldd` command line: parses the arguments of this process, carries them out, and reports what went wrong.
+/// The `foldd` command line, without Rust handlers: parses the arguments of this process, carries them out, and reports
+/// what went wrong.
 pub fn main() -> ExitCode {
+    main_with(Registry::new())
+}
+
+/// The `foldd` command line for a program with Rust handlers of its own.
+///
+/// ```no_run
+/// # use foldd::{Handler, HandlerError, Received, Registry, RustProjection};
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Opened;
+/// # impl foldd::EventData for Opened { fn event_type(&self) -> &'static str { "Opened" } }
+/// # struct Accounts;
+/// # impl Handler for Accounts {
+/// #     type Event = Opened;
+/// #     async fn apply(&self, _: &mut sqlx::PgConnection, _: &[Received<Opened>]) -> Result<(), HandlerError> { Ok(()) }
+/// # }
+/// fn main() -> std::process::ExitCode {
+///     let accounts = RustProjection::new("accounts", 1, Accounts)
+///         .categories(&["account"])
+///         .tables("create table account (account_id text primary key)");
+///     foldd::main_with(Registry::new().with(accounts))
+/// }
+/// ```
+pub fn main_with(registry: Registry) -> ExitCode {
     let args = cli::args::Cli::parse();
-    match start(args) {
+    match start(args, &registry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let (code, text) = failure.report();
@@ -84,7 +110,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn start(args: cli::args::Cli) -> Result<(), cli::Failure> {
+fn start(args: cli::args::Cli, registry: &Registry) -> Result<(), cli::Failure> {
     use cli::args::Verb;
 
     let environment = config::Environment::of_process();
@@ -99,17 +125,21 @@ fn start(args: cli::args::Cli) -> Result<(), cli::Failure> {
         .enable_all()
         .build()
         .map_err(|error| cli::Failure::Failed(format!("cannot start the runtime: {error}")))?;
-    runtime.block_on(carry_out(args.verb, loaded))
+    runtime.block_on(carry_out(args.verb, loaded, registry))
 }
 
-async fn carry_out(verb: cli::args::Verb, loaded: config::Loaded) -> Result<(), cli::Failure> {
+async fn carry_out(
+    verb: cli::args::Verb,
+    loaded: config::Loaded,
+    registry: &Registry,
+) -> Result<(), cli::Failure> {
     use cli::args::Verb;
 
     match verb {
-        Verb::Run(args) => daemon::run(&args, loaded).await,
-        Verb::Demo(args) => demo::run(&args, loaded).await,
+        Verb::Run(args) => daemon::run(&args, loaded, registry).await,
+        Verb::Demo(args) => demo::run(&args, loaded, registry).await,
         Verb::Migrate(args) => cli::migrate::run(&args, &loaded).await,
-        Verb::Check(args) => cli::check::run(&args, &loaded).await,
+        Verb::Check(args) => cli::check::run(&args, &loaded, registry).await,
         Verb::Config(args) => cli::configuration::run(&args, &loaded),
         Verb::Import(args) => cli::import::run(&args, &loaded).await,
         Verb::Export(args) => cli::export::run(&args, &loaded).await,

@@ -14,11 +14,12 @@ pub enum ExpectedVersion {
 }
 
 impl ExpectedVersion {
-    /// As `es_append` takes it: null for any, -1 for no stream.
+    /// As `es_append` takes it: null for any, -1 for no stream. No stream is at 0 or below, and -1 must not be taken
+    /// for [`NoStream`](Self::NoStream).
     pub(crate) fn as_sql(self) -> Option<i64> {
         match self {
             Self::NoStream => Some(-1),
-            Self::Exact(version) => Some(version),
+            Self::Exact(version) => Some(version.max(0)),
             Self::Any => None,
         }
     }

@@ -6,21 +6,68 @@ use std::path::Path;
 use super::Failure;
 use crate::config::Loaded;
 use crate::projection::Projection;
-use crate::projection::file::{MAX_FILE_BYTES, ProjectionFile};
+use crate::projection::file::{MAX_FILE_BYTES, ProjectionFile, validate_name};
+use crate::projection::handler::{Registry, RustProjection};
 use crate::projection::settings::{OnError, Settings};
 
-/// Every projection of the configuration, in the order of their names.
+/// Every projection of the configuration, and every one that the program has a Rust handler for.
 ///
 /// # Errors
-/// With everything that is wrong in any of the files, one line each.
-pub(crate) fn projections(loaded: &Loaded) -> Result<Vec<Projection>, Failure> {
+/// With everything that is wrong in any of them, one line each.
+pub(crate) fn projections(loaded: &Loaded, registry: &Registry) -> Result<Vec<Projection>, Failure> {
     let paths = loaded.projection_paths()?;
-    let (projections, mut faults) = read_all(paths.iter().map(AsRef::as_ref), loaded);
-    let names: Vec<&str> = paths.iter().filter_map(|path| path.file_stem()?.to_str()).collect();
+    let (mut projections, mut faults) = read_all(paths.iter().map(AsRef::as_ref), loaded);
+    let mut names: Vec<&str> = paths.iter().filter_map(|path| path.file_stem()?.to_str()).collect();
+    for rust in registry.projections() {
+        if names.contains(&rust.name()) {
+            faults.push(format!(
+                "{}: there is a Rust handler and a file of this name; rename one of them",
+                rust.name()
+            ));
+        }
+        match of_rust(rust, loaded) {
+            Ok(projection) => projections.push(projection),
+            Err(why) => faults.push(why),
+        }
+    }
+    names.extend(registry.projections().map(RustProjection::name));
+    faults.extend(without_handler(loaded, registry));
     if let Err(error) = loaded.check_overrides(&names) {
         faults.push(error.to_string());
     }
     all_or_faults(projections, &faults)
+}
+
+/// A Rust projection as the configuration overrides it.
+fn of_rust(rust: &RustProjection, loaded: &Loaded) -> Result<Projection, String> {
+    let name = rust.name();
+    validate_name(name).map_err(|error| error.to_string())?;
+    let given = loaded.config.projections.get(name);
+    let settings = given.map_or_else(Settings::default, |given| given.settings());
+    let projection = Projection::of_rust(rust, &settings, given.and_then(|given| given.tables.as_deref()))
+        .map_err(|error| format!("{name}: {error}"))?;
+    if projection.version.unsigned_abs() != rust.version() {
+        return Err(format!(
+            "{name}: version {} is configured, this program's handler is version {}; configure that, or run the program \
+             that has the other",
+            projection.version,
+            rust.version()
+        ));
+    }
+    refuse_unsupported(&projection.settings).map_err(|why| format!("{name}: {why}"))?;
+    Ok(projection)
+}
+
+/// Rust projections that the configuration declares and this program does not have.
+fn without_handler(loaded: &Loaded, registry: &Registry) -> Vec<String> {
+    let known = |name: &str| registry.projections().any(|rust| rust.name() == name);
+    let declared = loaded.config.projections.iter().filter(|(_, given)| given.handler.is_some());
+    declared
+        .filter(|(name, _)| !known(name))
+        .map(|(name, _)| {
+            format!("projections.{name}: handler = \"rust\", and this program has no handler of that name; run the program that registers it")
+        })
+        .collect()
 }
 
 /// The projections of these files alone.

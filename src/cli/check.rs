@@ -7,14 +7,17 @@ use super::{Failure, catalog, connect, print};
 use crate::config::Loaded;
 use crate::engine::build::check;
 use crate::projection::Projection;
+use crate::projection::handler::Registry;
 
 /// Carries the verb out.
-pub(crate) async fn run(args: &Check, loaded: &Loaded) -> Result<(), Failure> {
+pub(crate) async fn run(args: &Check, loaded: &Loaded, registry: &Registry) -> Result<(), Failure> {
     let projections = if args.files.is_empty() {
-        catalog::projections(loaded)?
+        catalog::projections(loaded, registry)
     } else {
-        catalog::projections_of(args.files.iter().map(PathBuf::as_path), loaded)?
+        catalog::projections_of(args.files.iter().map(PathBuf::as_path), loaded)
     };
+    // Whatever is wrong with a projection is what was asked: the same exit code, wherever it is found.
+    let projections = projections.map_err(|failure| Failure::NotMet(failure.report().1.to_owned()))?;
     if projections.is_empty() {
         return Err(Failure::Usage(
             "no projection files: name the folder that has them as projection_dirs in foldd.toml".to_owned(),
@@ -40,7 +43,7 @@ pub(crate) async fn run(args: &Check, loaded: &Loaded) -> Result<(), Failure> {
             Err(error) => wrong.push(text(&error.trouble(), projection)),
         }
     }
-    if wrong.is_empty() { Ok(()) } else { Err(Failure::Usage(wrong.join("\n"))) }
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::NotMet(wrong.join("\n"))) }
 }
 
 fn text(trouble: &crate::ledger::phases::Trouble, projection: &Projection) -> String {

@@ -21,6 +21,7 @@ use crate::daemon::{Database, Plan, bind, serve, stop_own};
 use crate::embedded::{Options, Server};
 use crate::error::chain;
 use crate::ledger::status::{self, LagSource, Status};
+use crate::projection::handler::Registry;
 use crate::store::append_many;
 use parcels::Parcels;
 
@@ -42,8 +43,8 @@ const SAMPLES: [(&str, &str); 3] = [
 ];
 
 /// Runs until interrupted, or for the time asked for.
-pub(crate) async fn run(args: &Demo, loaded: Loaded) -> Result<(), Failure> {
-    let projections = match catalog::projections(&loaded)? {
+pub(crate) async fn run(args: &Demo, loaded: Loaded, registry: &Registry) -> Result<(), Failure> {
+    let projections = match catalog::projections(&loaded, registry)? {
         none if none.is_empty() => catalog::samples(&SAMPLES)?,
         configured => configured,
     };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::failure::{Fault, HandlerFault};
+use super::hosted::{self, Hosted};
 use crate::cursor::Cursor;
 use crate::ledger::lease::Lease;
 use crate::ledger::phases::EventRef;
@@ -14,17 +15,29 @@ use crate::store::Horizon;
 /// How much longer than the server's statement timeout we wait for its answer: covers a slow network, then gives up.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 
-/// A compiled projection, as a batch needs it.
+/// A projection as a batch needs it.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
     /// The subscription, and the name of the compiled function.
     pub(crate) subscription_id: String,
-    /// The call of the compiled function.
-    pub(crate) call: String,
     /// The file, for messages.
     pub(crate) path: String,
-    /// Where the file's lines are in the function.
-    pub(crate) lines: LineMap,
+    /// Who applies the events.
+    pub(crate) body: Body,
+}
+
+/// Who applies the events of a page.
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    /// A compiled function in the database.
+    Sql {
+        /// Its call.
+        call: String,
+        /// Where the file's lines are in it.
+        lines: LineMap,
+    },
+    /// A handler in this process.
+    Rust(Hosted),
 }
 
 /// The bounds of one batch.
@@ -62,7 +75,38 @@ pub(crate) async fn fold(
     horizon: Horizon,
     bounds: Bounds,
 ) -> Result<Committed, Fault> {
-    let answer = sqlx::query(AssertSqlSafe(program.call.as_str()))
+    let deadline = bounds.timeout + ANSWER_MARGIN;
+    let no_answer = |_| Fault::Unknown("no answer before the deadline".to_owned());
+    let folded = match &program.body {
+        Body::Sql { call, lines } => {
+            let folding = fold_in_sql(conn, program, call, lines, lease, horizon.clone(), bounds);
+            tokio::time::timeout(deadline, folding).await.map_err(no_answer)?
+        }
+        Body::Rust(hosted) => {
+            let folding =
+                hosted::fold(conn, &program.subscription_id, hosted, lease, horizon.clone(), bounds);
+            tokio::time::timeout(deadline, folding).await.map_err(no_answer)?
+        }
+    };
+    match folded {
+        Err(Fault::TimedOut { page: 1, .. }) => {
+            Err(Fault::TimedOut { page: 1, event: next_event(conn, program, &horizon).await })
+        }
+        other => other,
+    }
+}
+
+/// One call of the compiled function: it does all five, and returns how far it came or which event failed.
+async fn fold_in_sql(
+    conn: &mut PgConnection,
+    program: &Program,
+    call: &str,
+    lines: &LineMap,
+    lease: &Lease,
+    horizon: Horizon,
+    bounds: Bounds,
+) -> Result<Committed, Fault> {
+    let row = sqlx::query(AssertSqlSafe(call))
         .bind(&program.subscription_id)
         .bind(lease.fence_token)
         .bind(horizon.incarnation())
@@ -72,17 +116,14 @@ pub(crate) async fn fold(
         .bind(bounds.max_events)
         .bind(bounds.max_bytes)
         .bind(bounds.bulk)
-        .fetch_one(&mut *conn);
-    let row = tokio::time::timeout(bounds.timeout + ANSWER_MARGIN, answer)
+        .fetch_one(&mut *conn)
         .await
-        .map_err(|_| Fault::Unknown("no answer before the deadline".to_owned()))?
         .map_err(|error| Fault::of(&error, bounds.max_events))?;
-    let outcome = Outcome::of(&row).map_err(|error| Fault::of(&error, bounds.max_events))?;
-    match outcome {
+    match Outcome::of(&row).map_err(|error| Fault::of(&error, bounds.max_events))? {
         Outcome::Committed(committed) => Ok(committed),
         Outcome::Failed { position, context, mut fault } => {
             fault.page = fault.page.max(1);
-            fault.place = place(program, &context);
+            fault.place = place(program, lines, &context);
             if let Some(position) = position {
                 fault.event = event_ref(conn, position).await;
             }
@@ -132,11 +173,11 @@ impl Outcome {
 }
 
 /// The line of the file, from PostgreSQL's account of where it was: `… line 31 at SQL statement`.
-fn place(program: &Program, context: &str) -> Option<String> {
+fn place(program: &Program, lines: &LineMap, context: &str) -> Option<String> {
     let function = format!("\"{}\"(", program.subscription_id);
     let frame = context.lines().find(|line| line.contains(&function))?;
     let number = frame.split(" line ").nth(1)?.split_whitespace().next()?;
-    let line = program.lines.file_line(number.parse().ok()?)?;
+    let line = lines.file_line(number.parse().ok()?)?;
     Some(format!("{}:{line}", program.path))
 }
 
@@ -147,5 +188,19 @@ async fn event_ref(conn: &mut PgConnection, position: i64) -> Option<EventRef> {
         .fetch_one(conn);
     let (stream_id, event_type) =
         tokio::time::timeout(ANSWER_MARGIN, named).await.ok()?.ok().unwrap_or_default();
+    Some(EventRef { position, stream_id, event_type })
+}
+
+/// The event behind the checkpoint: what a page of one that was cut off was about. Best effort, too.
+async fn next_event(conn: &mut PgConnection, program: &Program, horizon: &Horizon) -> Option<EventRef> {
+    let named = sqlx::query_as(
+        "select e.global_position, e.stream_id, e.event_type from es_subscriptions s
+         cross join lateral es_read_after(s.categories, s.last_transaction_id, s.last_position, 1, $2::xid8) e
+         where s.subscription_id = $1",
+    )
+    .bind(&program.subscription_id)
+    .bind(horizon.transaction_id().to_string())
+    .fetch_optional(conn);
+    let (position, stream_id, event_type) = tokio::time::timeout(ANSWER_MARGIN, named).await.ok()?.ok()??;
     Some(EventRef { position, stream_id, event_type })
 }

@@ -19,10 +19,12 @@ pub(crate) enum Fault {
     CheckpointMoved,
     /// The horizon was seen before the server restarted.
     StaleHorizon,
-    /// The batch ran longer than it may.
-    TimedOut { page: i64 },
+    /// The batch ran longer than it may; the event, when there was only one.
+    TimedOut { page: i64, event: Option<EventRef> },
     /// A handler's statement failed.
     Handler(HandlerFault),
+    /// A handler ended the transaction that was not its own.
+    Meddling,
     /// The compiled function, its tables or foldd's own schema are not as they should be.
     Broken { sqlstate: String, message: String },
 }
@@ -54,7 +56,7 @@ impl Fault {
             sqlstate::FENCED => Self::Fenced,
             sqlstate::CHECKPOINT_MOVED => Self::CheckpointMoved,
             sqlstate::STALE_HORIZON => Self::StaleHorizon,
-            "57014" => Self::TimedOut { page },
+            "57014" => Self::TimedOut { page, event: None },
             // The session is gone, perhaps while it committed.
             "57P01" | "57P02" | "57P03" | "25P03" | "25P04" => Self::Unknown(message),
             _ if code.starts_with("08") => Self::Unknown(message),
@@ -63,13 +65,22 @@ impl Fault {
         }
     }
 
+    /// A statement of foldd's own that ran out of time, outside of any batch: the server is busy.
+    pub(crate) fn slow(error: &sqlx::Error) -> Self {
+        let database = error.as_database_error();
+        Self::Passing {
+            sqlstate: database.and_then(|error| error.code()).unwrap_or_default().into_owned(),
+            message: database.map_or_else(|| error.to_string(), |error| error.message().to_owned()),
+        }
+    }
+
     /// What to do.
     pub(crate) fn directive(&self) -> Directive {
         match self {
             Self::Unknown(_) | Self::Fenced | Self::CheckpointMoved => Directive::Retake,
             Self::Passing { .. } | Self::StaleHorizon => Directive::Retry,
-            Self::TimedOut { page } if *page > 1 => Directive::Shrink,
-            Self::TimedOut { .. } | Self::Broken { .. } => Directive::Halt,
+            Self::TimedOut { page, .. } if *page > 1 => Directive::Shrink,
+            Self::TimedOut { .. } | Self::Broken { .. } | Self::Meddling => Directive::Halt,
             Self::Handler(fault) if is_transient_state(&fault.sqlstate) => Directive::Retry,
             Self::Handler(fault) if fault.event.is_none() && fault.page > 1 => Directive::Shrink,
             Self::Handler(_) => Directive::Halt,
@@ -80,12 +91,13 @@ impl Fault {
     pub(crate) fn page(&self) -> i64 {
         match self {
             Self::Handler(fault) => fault.page,
-            Self::TimedOut { page } => *page,
+            Self::TimedOut { page, .. } => *page,
             Self::Unknown(_)
             | Self::Passing { .. }
             | Self::Fenced
             | Self::CheckpointMoved
             | Self::StaleHorizon
+            | Self::Meddling
             | Self::Broken { .. } => 1,
         }
     }
@@ -97,7 +109,7 @@ impl Fault {
             Self::Passing { .. } => ErrorKind::Conflict,
             Self::Fenced | Self::CheckpointMoved => ErrorKind::Lease,
             Self::TimedOut { .. } => ErrorKind::Timeout,
-            Self::Handler(_) => ErrorKind::Handler,
+            Self::Handler(_) | Self::Meddling => ErrorKind::Handler,
             Self::Broken { .. } => ErrorKind::Definition,
         }
     }
@@ -111,6 +123,7 @@ impl Fault {
             | Self::StaleHorizon
             | Self::TimedOut { .. }
             | Self::Handler(_)
+            | Self::Meddling
             | Self::Broken { .. } => BatchOutcome::Failed,
         }
     }
@@ -128,7 +141,7 @@ impl Fault {
                 ("a commit got through whose answer was lost".to_owned(), "nothing: it goes on from there")
             }
             Self::StaleHorizon => ("PostgreSQL was restarted".to_owned(), "nothing: it goes on in a moment"),
-            Self::TimedOut { page } if *page > 1 => {
+            Self::TimedOut { page, .. } if *page > 1 => {
                 (format!("a batch of {page} events took too long"), "it is tried again with smaller batches")
             }
             Self::TimedOut { .. } => (
@@ -137,6 +150,11 @@ impl Fault {
                  daemon.batch_timeout or mend the handler and restart",
             ),
             Self::Handler(fault) => (fault.text(), handler_remedy(&fault.sqlstate)),
+            Self::Meddling => (
+                "the handler committed or rolled back the batch's transaction".to_owned(),
+                "take begin, commit and rollback out of the handler; what it committed itself stays, so build the \
+                 projection anew",
+            ),
             Self::Broken { message, .. } => (
                 message.clone(),
                 "run `foldd check`; if the tables were changed by hand, put them back, then restart",
@@ -147,11 +165,10 @@ impl Fault {
             Self::Passing { sqlstate, .. } | Self::Broken { sqlstate, .. } => {
                 (Some(sqlstate.clone()), None, None)
             }
-            Self::Unknown(_)
-            | Self::Fenced
-            | Self::CheckpointMoved
-            | Self::StaleHorizon
-            | Self::TimedOut { .. } => (None, None, None),
+            Self::TimedOut { event, .. } => (None, None, event.clone()),
+            Self::Unknown(_) | Self::Fenced | Self::CheckpointMoved | Self::StaleHorizon | Self::Meddling => {
+                (None, None, None)
+            }
         };
         Trouble { message, remedy: remedy.to_owned(), sqlstate, place, event }
     }
@@ -214,8 +231,8 @@ mod tests {
             (handler("22P02", true, 10), Directive::Halt),
             (handler("23505", false, 10), Directive::Shrink),
             (handler("23505", false, 1), Directive::Halt),
-            (Fault::TimedOut { page: 2 }, Directive::Shrink),
-            (Fault::TimedOut { page: 1 }, Directive::Halt),
+            (Fault::TimedOut { page: 2, event: None }, Directive::Shrink),
+            (Fault::TimedOut { page: 1, event: None }, Directive::Halt),
             (Fault::Unknown(String::new()), Directive::Retake),
             (Fault::CheckpointMoved, Directive::Retake),
             (Fault::StaleHorizon, Directive::Retry),

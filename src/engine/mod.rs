@@ -4,7 +4,7 @@
 //! order, whatever is killed and whenever.
 //!
 //! **How.** `machine` says what comes next, as a pure function. `batch` is the transaction: check the fence, read a page
-//! below the horizon, apply it, move the checkpoint by compare-and-set, commit. `pace` sizes the page. `failure` turns
+//! below the horizon, apply it, move the checkpoint by compare-and-set, commit; `hosted` is the same around a Rust handler. `pace` sizes the page. `failure` turns
 //! what went wrong into what to do, and into what a person should do. `build` makes a projection's tables and function.
 //! `run` joins them into turns: one turn is one batch, so that many subscriptions share few connections fairly.
 //!
@@ -19,6 +19,7 @@
 pub(crate) mod batch;
 pub(crate) mod build;
 pub(crate) mod failure;
+pub(crate) mod hosted;
 pub(crate) mod machine;
 pub(crate) mod pace;
 pub(crate) mod run;

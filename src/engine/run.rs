@@ -113,6 +113,10 @@ pub(crate) struct Subscription {
     phase: Phase,
     lease: Option<Lease>,
     backlog: Option<Backlog>,
+    /// Whether a batch has committed since the lease was taken.
+    got_on: bool,
+    /// No await takes longer.
+    deadline: Duration,
     pace: Pace,
     backoff: Backoff,
     scanned: i64,
@@ -142,6 +146,8 @@ impl Subscription {
             phase: Phase::Standby,
             lease: None,
             backlog: None,
+            got_on: false,
+            deadline: terms.batch_timeout,
             pace: Pace::new(terms.max_page_events),
             backoff: Backoff::default(),
             scanned: 0,
@@ -199,6 +205,10 @@ impl Subscription {
                 Turn { next: self.next(other), spoilt: false }
             }
         };
+        if self.phase == Phase::Halted && !turn.spoilt {
+            // It will not get on, and how far behind it is must be known all the same. Best effort: asked again when woken.
+            let _ = self.ensure_counted(conn, view).await;
+        }
         self.publish();
         turn
     }
@@ -211,7 +221,7 @@ impl Subscription {
             Ok(Some(lease)) => {
                 tracing::info!(subscription = self.id(), fence_token = lease.fence_token, cursor = %lease.cursor, "lease taken");
                 self.metrics.lease(LeaseTransition::Taken);
-                (self.lease, self.backlog, self.trouble) = (Some(lease), None, None);
+                (self.lease, self.backlog, self.trouble, self.got_on) = (Some(lease), None, None, false);
                 self.after(Input::Taken)
             }
             Ok(None) => {
@@ -226,17 +236,19 @@ impl Subscription {
         let Some(lease) = self.lease else {
             return self.failed(&Fault::Fenced);
         };
-        if self.remaining(view).is_none() {
-            let counting = store::count_after(conn, self.categories.as_deref(), lease.cursor, &view.horizon);
-            match within(terms.batch_timeout, counting).await {
-                Ok(events) => self.count(events, view),
-                Err(fault) => return self.failed(&fault),
-            }
+        // The first page after a takeover goes before the count: a process that is killed again and again while it counts
+        // a long backlog would never get on.
+        if self.got_on
+            && let Err(fault) = self.ensure_counted(conn, view).await
+        {
+            return self.failed(&fault);
         }
         let behind = self.phase == Phase::CatchingUp;
         let max_events = self.pace.page(if behind { terms.catch_up_batch } else { terms.live_batch });
+        // Not more than there is: should the batch run out of time, the halving begins at what it had.
+        let there = self.remaining(view).map_or(max_events, |remaining| remaining.max(1));
         let bounds = Bounds {
-            max_events,
+            max_events: max_events.min(there),
             max_bytes: terms.max_page_bytes,
             bulk: max_events >= BULK_PAGE,
             timeout: terms.batch_timeout,
@@ -249,6 +261,15 @@ impl Subscription {
                 self.failed(&fault)
             }
         }
+    }
+
+    /// Counts the backlog, unless it is known.
+    async fn ensure_counted(&mut self, conn: &mut PgConnection, view: &View) -> Result<(), Fault> {
+        let (None, Some(lease)) = (self.remaining(view), self.lease) else { return Ok(()) };
+        let counting = store::count_after(conn, self.categories.as_deref(), lease.cursor, &view.horizon);
+        let events = within(self.deadline, counting).await?;
+        self.count(events, view);
+        Ok(())
     }
 
     /// The batch is in: remember where we are, and say whether there is more.
@@ -278,7 +299,14 @@ impl Subscription {
             "batch committed"
         );
         self.measure(committed, took);
-        let remaining = self.remaining(view).unwrap_or_default();
+        self.got_on = true;
+        let Some(remaining) = self.remaining(view) else {
+            if committed.scanned > 0 {
+                return self.after(Input::MoreToDo);
+            }
+            self.count(0, view);
+            return self.caught_up(conn).await;
+        };
         if committed.scanned > 0 && remaining > 0 {
             return self.after(Input::MoreToDo);
         }
@@ -291,14 +319,20 @@ impl Subscription {
             );
             self.backlog = None;
         }
+        self.caught_up(conn).await
+    }
+
+    /// Everything up to the horizon is applied.
+    async fn caught_up(&mut self, conn: &mut PgConnection) -> Turn {
         self.pace.idle();
         if self.building {
-            match projections::go_live(conn, &self.program.subscription_id).await {
+            let entering = projections::go_live(conn, &self.program.subscription_id);
+            match within(self.deadline, entering).await {
                 Ok(()) => {
                     tracing::info!(subscription = self.id(), "first build done, live from now on");
                     self.building = false;
                 }
-                Err(error) => return self.failed(&Fault::of(&error, page)),
+                Err(fault) => return self.failed(&fault),
             }
         }
         self.after(Input::ReachedHorizon)
@@ -401,7 +435,11 @@ impl Subscription {
 async fn within<T>(deadline: Duration, work: impl Future<Output = sqlx::Result<T>>) -> Result<T, Fault> {
     match tokio::time::timeout(deadline, work).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(Fault::of(&error, 1)),
+        Ok(Err(error)) => {
+            // Cut off by the statement timeout, no event is to blame, so it must not halt.
+            let fault = Fault::of(&error, 1);
+            Err(if matches!(fault, Fault::TimedOut { .. }) { Fault::slow(&error) } else { fault })
+        }
         Err(_) => Err(Fault::Unknown("no answer before the deadline".to_owned())),
     }
 }

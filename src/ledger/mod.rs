@@ -10,6 +10,7 @@
 //!
 //! **What it never does.** No table has two owner files; no function here waits, retries or decides.
 
+pub(crate) mod checkpoint;
 pub(crate) mod lease;
 pub(crate) mod phases;
 pub(crate) mod projections;

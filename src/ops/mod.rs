@@ -127,6 +127,8 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> 
 /// The port is unusable.
 pub(crate) async fn serve(listener: TcpListener, faces: Faces, stop: CancellationToken) -> io::Result<()> {
     let address = listener.local_addr()?;
+    // Port 0 is whatever the system gave: nobody would find it otherwise.
+    tracing::info!(%address, "listening");
     if !address.ip().to_canonical().is_loopback() {
         tracing::info!(%address, "page and api stay closed: the address is not a loopback one");
     }

@@ -5,23 +5,28 @@
 //!
 //! **How.** `lexer` cuts SQL into tokens, so that markers and semicolons inside strings stay what they are; `file` reads
 //! front matter, markers, statements and tests; `settings` are the keys that a configuration may override;
-//! `definition` is the identity of a version, stored in the database; `sql` compiles a definition into one PL/pgSQL
+//! `handler` is the same in Rust; `definition` is the identity of a version, stored in the database; `sql` compiles a definition into one PL/pgSQL
 //! function, which reads a page, applies it and moves the checkpoint in one round trip.
 //!
 //! **What it never does.** It opens no connection and no file; event data never becomes SQL text.
 
 pub mod definition;
 pub mod file;
+pub mod handler;
 pub mod lexer;
 pub mod settings;
 pub(crate) mod sql;
 
+use std::fmt;
+use std::sync::Arc;
+
 use definition::Definition;
 use file::ProjectionFile;
+use handler::{ErasedHandler, RustProjection};
 use settings::{MissingSetting, Settings};
 
-/// A projection as the configuration asks for it: a file, and what overrides its front matter.
-#[derive(Debug, Clone)]
+/// A projection as the configuration asks for it: a file or a Rust handler, and what overrides its settings.
+#[derive(Clone)]
 pub struct Projection {
     /// Its name, which is also its schema's.
     pub name: String,
@@ -31,6 +36,8 @@ pub struct Projection {
     pub settings: Settings,
     /// What the version is.
     pub definition: Definition,
+    /// Who applies the events, when it is not SQL.
+    pub(crate) handler: Option<Arc<dyn ErasedHandler>>,
 }
 
 impl Projection {
@@ -46,6 +53,40 @@ impl Projection {
             version: i32::try_from(version).unwrap_or(i32::MAX),
             definition: Definition::of_file(file, &settings)?,
             settings,
+            handler: None,
         })
+    }
+
+    /// Joins a registered Rust handler with the settings, and the tables, that override what the code says.
+    ///
+    /// # Errors
+    /// When neither says which categories it reads.
+    pub fn of_rust(
+        rust: &RustProjection,
+        overrides: &Settings,
+        tables: Option<&str>,
+    ) -> Result<Self, MissingSetting> {
+        let declared = Settings {
+            version: Some(rust.version),
+            categories: rust.categories.clone(),
+            all: rust.all.then_some(true),
+            ..Settings::default()
+        };
+        let settings = declared.overridden_by(overrides);
+        let version = settings.required_version(&rust.name)?;
+        let tables = tables.or(rust.tables.as_deref());
+        Ok(Self {
+            name: rust.name.clone(),
+            version: i32::try_from(version).unwrap_or(i32::MAX),
+            definition: Definition::of_rust(&rust.name, &rust.name, &settings, tables)?,
+            settings,
+            handler: Some(Arc::clone(&rust.handler)),
+        })
+    }
+}
+
+impl fmt::Debug for Projection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{} ({})", self.name, self.version, self.definition.summary())
     }
 }

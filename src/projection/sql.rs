@@ -198,7 +198,10 @@ begin
         _foldd_at_event := false;
         set constraints all immediate;",
         );
-        self.on_failure("case when _foldd_at_event then event.global_position end");
+        // Past the loop it is a deferred constraint that failed, which cannot say for which event unless there is one.
+        self.on_failure(
+            "case when _foldd_at_event then event.global_position when _foldd_scanned = 1 then _foldd_position end",
+        );
     }
 
     fn per_batch(&mut self, entries: &[Entry], categories: &Categories, target: &Target<'_>) {
@@ -237,11 +240,11 @@ begin
     }
 
     /// One exception block around the page: it keeps the event at hand, for free. What failed is returned instead of
-    /// raised; nothing of the page is left and the checkpoint stays.
+    /// raised; nothing of the page is left and the checkpoint stays. `others` alone would let assertions through.
     fn on_failure(&mut self, failed_position: &str) {
         let _ = write!(
             self.text,
-            "    exception when others then
+            "    exception when others or assert_failure then
         get stacked diagnostics
             _foldd_outcome.sqlstate = returned_sqlstate, _foldd_outcome.message = message_text,
             _foldd_outcome.detail = pg_exception_detail, _foldd_outcome.hint = pg_exception_hint,

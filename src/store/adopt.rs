@@ -4,68 +4,105 @@
 //! are built concurrently; only then a last short transaction makes the columns mandatory and applies the other
 //! migrations. Interrupted anywhere, the next try continues: every step looks at what is there.
 
+use std::time::Duration;
+
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::Result;
-use super::migrate::{MIGRATIONS, apply_after, ensure_table, record};
+use super::migrate::{MIGRATIONS, apply_after, ensure_table, record, stay_in_schema};
 use crate::error::EventStoreError;
 
 /// So many positions are backfilled in one transaction: a fraction of a second.
 const SLICE: i64 = 10_000;
 
-/// The columns that make a table one of the plain shape.
-const PLAIN: [(&str, &[&str]); 3] = [
-    ("es_streams", &["stream_id", "stream_category", "stream_version", "created_at", "updated_at"]),
+/// How often a short step asks for its locks. With the pause and the timeout, it gives up after two minutes.
+const TRIES: u32 = 300;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Everybody else queues behind a step that waits for an exclusive lock, and may hold what the step wants next. It gives
+/// up long before PostgreSQL looks for deadlocks (1 s), so that no writer is ever chosen as the victim of one.
+const SHORT: &str = "set local lock_timeout = '300ms'";
+
+/// The columns that make a table one of the plain shape, with their types.
+const PLAIN: [(&str, &[(&str, &str)]); 3] = [
+    (
+        "es_streams",
+        &[
+            ("stream_id", "text"),
+            ("stream_category", "text"),
+            ("stream_version", "bigint"),
+            ("created_at", "timestamp with time zone"),
+            ("updated_at", "timestamp with time zone"),
+        ],
+    ),
     (
         "es_events",
         &[
-            "global_position",
-            "stream_id",
-            "stream_version",
-            "event_type",
-            "data",
-            "metadata",
-            "transaction_id",
-            "created_at",
+            ("global_position", "bigint"),
+            ("stream_id", "text"),
+            ("stream_version", "bigint"),
+            ("event_type", "text"),
+            ("data", "jsonb"),
+            ("metadata", "jsonb"),
+            ("transaction_id", "xid8"),
+            ("created_at", "timestamp with time zone"),
         ],
     ),
-    ("es_subscriptions", &["subscription_id", "last_position", "last_transaction_id", "updated_at"]),
+    (
+        "es_subscriptions",
+        &[
+            ("subscription_id", "text"),
+            ("last_position", "bigint"),
+            ("last_transaction_id", "xid8"),
+            ("updated_at", "timestamp with time zone"),
+        ],
+    ),
 ];
 
 /// Whether there is a store to adopt. Tables of these names without the plain columns are an error.
 pub(crate) async fn is_plain(conn: &mut PgConnection) -> Result<bool> {
-    let mut found = 0;
+    let mut missing_tables = Vec::new();
     for (table, wanted) in PLAIN {
-        let columns: Option<Vec<String>> = sqlx::query_scalar(
-            "select array_agg(attname::text) from pg_attribute
-             where attrelid = to_regclass($1) and attnum > 0 and not attisdropped
-             having to_regclass($1) is not null",
+        let columns: Vec<(String, String)> = sqlx::query_as(
+            "select attname::text, format_type(atttypid, null) from pg_attribute
+             where attrelid = to_regclass($1) and attnum > 0 and not attisdropped",
         )
         .bind(table)
-        .fetch_optional(&mut *conn)
+        .fetch_all(&mut *conn)
         .await?;
-        let Some(columns) = columns else { continue };
-        found += 1;
-        let missing: Vec<_> =
-            wanted.iter().filter(|column| !columns.iter().any(|have| have == *column)).collect();
-        if let Some(column) = missing.first() {
-            return Err(EventStoreError::NotAdoptable { table, problem: format!("has no column {column}") });
+        if columns.is_empty() {
+            missing_tables.push(table);
+            continue;
+        }
+        for (name, kind) in wanted {
+            let problem = match columns.iter().find(|(have, _)| have == name) {
+                None => format!("has no column {name}"),
+                Some((_, have)) if have != kind => format!("its column {name} is {have}, not {kind}"),
+                Some(_) => continue,
+            };
+            return Err(EventStoreError::NotAdoptable { table, problem });
         }
     }
-    match found {
-        0 => Ok(false),
-        3 => Ok(true),
-        _ => Err(EventStoreError::NotAdoptable {
-            table: "es_events",
-            problem: "not all of es_streams, es_events and es_subscriptions are there".to_owned(),
-        }),
+    match (missing_tables.len(), missing_tables.first()) {
+        (3, _) => Ok(false),
+        (_, None) => Ok(true),
+        (_, Some(missing)) => {
+            let there = PLAIN.iter().find(|(table, _)| !missing_tables.contains(table));
+            Err(EventStoreError::NotAdoptable {
+                table: there.map_or("es_events", |(table, _)| table),
+                problem: format!("{missing} does not"),
+            })
+        }
     }
 }
 
 /// Brings a plain store to the current schema. The caller holds the migration lock on another connection.
 pub(crate) async fn adopt(conn: &mut PgConnection) -> Result<()> {
-    add_columns(conn).await?;
-    backfill(conn).await?;
+    for step in COLUMNS {
+        short(conn, Step::Run(step)).await?;
+    }
+    short(conn, Step::FillTrigger).await?;
+    let since = backfill(conn).await?;
     for (index, definition) in [
         (
             "es_events_event_id_key",
@@ -85,78 +122,130 @@ pub(crate) async fn adopt(conn: &mut PgConnection) -> Result<()> {
     }
     require_values(conn).await?;
 
-    let mut tx = conn.begin().await?;
-    finish(&mut tx).await?;
-    apply_after(&mut tx, 2).await?;
-    tx.commit().await?;
+    short(conn, Step::Finish { since }).await?;
     Ok(())
 }
 
-/// From this transaction on, every new event has its category and id, whoever writes it.
-async fn add_columns(conn: &mut PgConnection) -> Result<()> {
-    let mut tx = conn.begin().await?;
+/// From here on, every new row has a value in every column, whoever writes it. One table a step: while it waits for a
+/// lock it holds no other.
+const COLUMNS: [&str; 3] = [
+    "alter table es_streams
+         add column if not exists last_transaction_id xid8 not null default '0',
+         alter column created_at set default now(), alter column updated_at set default now()",
+    "alter table es_events
+         add column if not exists stream_category text,
+         add column if not exists event_id uuid,
+         alter column event_id set default gen_random_uuid(), alter column metadata set default '{}',
+         alter column created_at set default now()",
+    "alter table es_subscriptions
+         add column if not exists categories text[],
+         add column if not exists applied_position bigint not null default 0,
+         add column if not exists fence_token bigint not null default 0,
+         add column if not exists holder uuid,
+         alter column last_position set default 0, alter column last_transaction_id set default '0',
+         alter column updated_at set default now()",
+];
+
+/// The migration that fills in the category of events that are only inserted.
+async fn fill_trigger(tx: &mut PgConnection) -> Result<()> {
+    stay_in_schema(tx).await?;
     sqlx::raw_sql(
-        "set local lock_timeout = '5s';
-         alter table es_streams add column if not exists last_transaction_id xid8 not null default '0';
-         alter table es_events add column if not exists stream_category text;
-         alter table es_events add column if not exists event_id uuid;
-         alter table es_events alter column event_id set default gen_random_uuid();
-         alter table es_subscriptions add column if not exists categories text[];
-         alter table es_subscriptions add column if not exists applied_position bigint not null default 0;
-         alter table es_subscriptions add column if not exists fence_token bigint not null default 0;
-         alter table es_subscriptions add column if not exists holder uuid;
-         drop trigger if exists es_events_fill_category on es_events;
-         drop function if exists es_fill_category();",
+        "drop trigger if exists es_events_fill_category on es_events; drop function if exists es_fill_category()",
     )
     .execute(&mut *tx)
     .await?;
-    sqlx::query("select set_config('search_path', quote_ident(n.nspname) || ', pg_temp', true)
-                 from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = 'es_events'::regclass")
-        .execute(&mut *tx)
-        .await?;
-    sqlx::raw_sql(AssertSqlSafe(MIGRATIONS[1].sql)).execute(&mut *tx).await?;
-    tx.commit().await?;
+    sqlx::raw_sql(AssertSqlSafe(MIGRATIONS[1].sql)).execute(tx).await?;
     Ok(())
 }
 
-/// Fills categories, ids and last stamps, slice by slice, each in a transaction of its own.
-async fn backfill(conn: &mut PgConnection) -> Result<()> {
-    sqlx::query(
-        "update es_streams set stream_category = split_part(stream_id, '-', 1) where stream_category is null",
-    )
-    .execute(&mut *conn)
-    .await?;
+/// Fills what plain rows lack, slice by slice, each in a transaction of its own. Writers go on meanwhile, so a pass ends
+/// when it finds less than a slice. Returns the xid from which on older writers may have left the last stamp of a stream
+/// behind.
+async fn backfill(conn: &mut PgConnection) -> Result<i64> {
+    let streams = format!(
+        "update es_streams set stream_category = coalesce(stream_category, split_part(stream_id, '-', 1)),
+             created_at = coalesce(created_at, now()), updated_at = coalesce(updated_at, now())
+         where stream_id in (select stream_id from es_streams
+             where stream_category is null or created_at is null or updated_at is null limit {SLICE})"
+    );
+    while short(conn, Step::Run(&streams)).await? == SLICE.unsigned_abs() {}
+
     let head: i64 = sqlx::query_scalar("select coalesce(max(global_position), 0) from es_events")
         .fetch_one(&mut *conn)
         .await?;
-    let mut from = 0;
-    while from < head {
-        sqlx::query(
-            "update es_events e set stream_category = s.stream_category, event_id = coalesce(e.event_id, gen_random_uuid())
-             from es_streams s
-             where s.stream_id = e.stream_id and e.global_position > $1 and e.global_position <= $2
-               and (e.stream_category is null or e.event_id is null)",
-        )
-        .bind(from)
-        .bind(from + SLICE)
-        .execute(&mut *conn)
+    let mut from: i64 = sqlx::query_scalar("select coalesce(min(global_position), 0) - 1 from es_events")
+        .fetch_one(&mut *conn)
         .await?;
-        from += SLICE;
+    while from < head {
+        let up_to = from + SLICE;
+        let slice = format!(
+            "update es_events e
+             set stream_category = s.stream_category, event_id = coalesce(e.event_id, gen_random_uuid()),
+                 metadata = coalesce(e.metadata, '{{}}'), created_at = coalesce(e.created_at, now())
+             from es_streams s
+             where s.stream_id = e.stream_id and e.global_position > {from} and e.global_position <= {up_to}
+               and (e.stream_category is null or e.event_id is null or e.metadata is null or e.created_at is null)"
+        );
+        short(conn, Step::Run(&slice)).await?;
+        from = up_to;
         tracing::info!(done = from.min(head), of = head, "categories backfilled");
     }
-    loop {
-        let touched = sqlx::query(
-            "update es_streams s set last_transaction_id = newest.transaction_id
-             from (select s.stream_id, e.transaction_id from es_streams s
-                   join es_events e on e.stream_id = s.stream_id and e.stream_version = s.stream_version
-                   where s.last_transaction_id < e.transaction_id limit $1) newest
-             where s.stream_id = newest.stream_id and s.last_transaction_id < newest.transaction_id",
-        )
-        .bind(SLICE)
-        .execute(&mut *conn)
+
+    let stamps = format!(
+        "update es_streams s set last_transaction_id = newest.transaction_id
+         from (select s.stream_id, e.transaction_id from es_streams s
+               join es_events e on e.stream_id = s.stream_id and e.stream_version = s.stream_version
+               where s.last_transaction_id < e.transaction_id limit {SLICE}) newest
+         where s.stream_id = newest.stream_id and s.last_transaction_id < newest.transaction_id"
+    );
+    let since = sqlx::query_scalar("select pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+        .fetch_one(&mut *conn)
         .await?;
-        if touched.rows_affected() == 0 {
-            return Ok(());
+    while short(conn, Step::Run(&stamps)).await? == SLICE.unsigned_abs() {}
+    Ok(since)
+}
+
+/// What a short transaction does.
+#[derive(Clone, Copy)]
+enum Step<'s> {
+    Run(&'s str),
+    FillTrigger,
+    Finish { since: i64 },
+}
+
+impl Step<'_> {
+    /// Returns how many rows were changed.
+    async fn take(self, tx: &mut PgConnection) -> Result<u64> {
+        match self {
+            Self::Run(sql) => {
+                return Ok(sqlx::raw_sql(AssertSqlSafe(sql)).execute(tx).await?.rows_affected());
+            }
+            Self::FillTrigger => fill_trigger(tx).await?,
+            Self::Finish { since } => finish(tx, since).await?,
+        }
+        Ok(0)
+    }
+}
+
+/// Takes a step in a short transaction, again and again until nobody is in its way.
+async fn short(conn: &mut PgConnection, step: Step<'_>) -> Result<u64> {
+    let mut tries = 1;
+    loop {
+        let mut tx = conn.begin().await?;
+        sqlx::query(SHORT).execute(&mut *tx).await?;
+        match step.take(&mut tx).await {
+            Ok(rows) => {
+                tx.commit().await?;
+                return Ok(rows);
+            }
+            Err(EventStoreError::Database(sqlx::Error::Database(error)))
+                if tries < TRIES && matches!(error.code().as_deref(), Some("55P03" | "40P01")) =>
+            {
+                tx.rollback().await?;
+                tries += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error),
         }
     }
 }
@@ -194,7 +283,8 @@ async fn require_values(conn: &mut PgConnection) -> Result<()> {
         "alter table es_streams validate constraint es_streams_whole",
     ];
     for statement in statements {
-        sqlx::raw_sql(statement).execute(&mut *conn).await.map_err(|error| {
+        short(conn, Step::Run(statement)).await.map_err(|error| {
+            let EventStoreError::Database(error) = error else { return error };
             match error.as_database_error().and_then(|database| database.constraint()) {
                 Some("es_events_whole") => EventStoreError::NotAdoptable {
                     table: "es_events",
@@ -205,16 +295,19 @@ async fn require_values(conn: &mut PgConnection) -> Result<()> {
                     table: "es_streams",
                     problem: "has rows with nulls".to_owned(),
                 },
-                _ => error.into(),
+                _ => EventStoreError::Database(error),
             }
         })?;
     }
     Ok(())
 }
 
-async fn finish(tx: &mut PgConnection) -> Result<()> {
+/// Makes the columns mandatory and applies the other migrations, while nobody is in the middle of anything. Tables are
+/// locked in the order of writers, the stream's row first.
+async fn finish(tx: &mut PgConnection, since: i64) -> Result<()> {
+    stay_in_schema(tx).await?;
     sqlx::raw_sql(
-        "set local lock_timeout = '5s';
+        "lock table es_streams, es_events, es_subscriptions in access exclusive mode;
          alter table es_events
              alter column stream_id set not null, alter column stream_category set not null,
              alter column stream_version set not null, alter column event_type set not null,
@@ -226,19 +319,50 @@ async fn finish(tx: &mut PgConnection) -> Result<()> {
              alter column stream_category set not null, alter column stream_version set not null,
              alter column created_at set not null, alter column updated_at set not null;
          alter table es_streams drop constraint es_streams_whole;
+         alter table es_streams set (fillfactor = 80);
          update es_subscriptions set last_position = coalesce(last_position, 0),
              last_transaction_id = coalesce(last_transaction_id, '0'), updated_at = coalesce(updated_at, now())
          where last_position is null or last_transaction_id is null or updated_at is null;
          update es_subscriptions set applied_position = last_position where applied_position < last_position;
          alter table es_subscriptions
              alter column last_position set not null, alter column last_transaction_id set not null,
-             alter column updated_at set not null, alter column updated_at set default now();",
+             alter column updated_at set not null;
+         alter table es_subscriptions set (fillfactor = 50);",
     )
     .execute(&mut *tx)
     .await?;
+    sqlx::query(
+        "update es_streams s set last_transaction_id = e.transaction_id from es_events e
+         where e.transaction_id >= $1::text::xid8 and e.stream_id = s.stream_id and e.stream_version = s.stream_version
+           and s.last_transaction_id < e.transaction_id",
+    )
+    .bind(since)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::raw_sql(POSITIONS).execute(&mut *tx).await?;
     ensure_table(tx).await?;
     for migration in &MIGRATIONS[..2] {
         record(tx, migration).await?;
     }
-    Ok(())
+    apply_after(tx, 2).await
 }
+
+/// Positions come from an identity column, as in a new store: whoever may insert may draw one, and it has cache 1. It
+/// continues where the old sequence stands, so that no position is drawn twice, not even one that was rolled back.
+const POSITIONS: &str = "do $$
+    declare
+        next bigint := (select coalesce(max(global_position), 0) + 1 from es_events);
+        old  text := pg_get_serial_sequence('es_events', 'global_position');
+    begin
+        if (select attidentity from pg_attribute where attrelid = 'es_events'::regclass and attname = 'global_position') = '' then
+            if old is not null then
+                next := greatest(next, nextval(old));
+            end if;
+            alter table es_events alter column global_position drop default;
+            if old is not null then
+                execute 'drop sequence ' || old;
+            end if;
+            execute format('alter table es_events alter column global_position
+                add generated by default as identity (start with %s)', next);
+        end if;
+    end $$";

@@ -4,7 +4,9 @@
 //! neither a crash nor a transaction pooler's change of server. A migration and its line in `es_migrations` commit
 //! together.
 
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
 
 use super::health::{require_sound, unseen_schema};
 use super::{Result, adopt};
@@ -53,7 +55,10 @@ pub struct Migrated {
 /// The newest version this program knows.
 pub(crate) const KNOWN: i32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
 
-const LOCK: &str = "select pg_advisory_xact_lock(hashtextextended('foldd migrate', 0))";
+const LOCK: &str = "select pg_try_advisory_xact_lock(hashtextextended('foldd migrate', 0))";
+
+/// How long to wait before asking for the lock again.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Needs two connections of the pool while it adopts a store, else one.
 pub(crate) async fn migrate(pool: &PgPool) -> Result<Migrated> {
@@ -66,8 +71,7 @@ pub(crate) async fn migrate(pool: &PgPool) -> Result<Migrated> {
     }
     drop(conn);
 
-    let mut guard = pool.begin().await?;
-    sqlx::query(LOCK).execute(&mut *guard).await?;
+    let mut guard = lock(pool).await?;
     let from = applied_version(&mut guard).await?;
     refuse_altered(&mut guard).await?;
     let adopted = from == 0 && adopt::is_plain(&mut guard).await?;
@@ -85,6 +89,23 @@ pub(crate) async fn migrate(pool: &PgPool) -> Result<Migrated> {
         tracing::info!(from, to = KNOWN, "schema migrated");
     }
     Ok(Migrated { from, to: KNOWN, adopted })
+}
+
+/// Begins the transaction that holds the migration lock.
+///
+/// Whoever does not get it asks again later, without a transaction in between: an index that is built concurrently
+/// waits for every snapshot that is older, and somebody waiting inside `pg_advisory_xact_lock` holds one.
+async fn lock(pool: &PgPool) -> Result<Transaction<'static, Postgres>> {
+    loop {
+        let mut guard = pool.begin().await?;
+        if sqlx::query_scalar(LOCK).fetch_one(&mut *guard).await? {
+            // It may be idle for as long as the adoption beside it takes.
+            sqlx::query("set local idle_in_transaction_session_timeout = 0").execute(&mut *guard).await?;
+            return Ok(guard);
+        }
+        guard.rollback().await?;
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
 }
 
 /// Fails unless the schema is exactly the one this program needs.
@@ -129,18 +150,24 @@ pub(crate) async fn applied_version(conn: &mut PgConnection) -> Result<i32> {
 /// Functions keep the search path they are created under, so it is reduced to that schema here: whatever a caller's
 /// path is later, they find foldd's tables and nobody else's.
 pub(crate) async fn apply_after(conn: &mut PgConnection, from: i32) -> Result<()> {
-    sqlx::query(
-        "select set_config('search_path', quote_ident(coalesce(
-             (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
-              where c.oid = to_regclass('es_events')), current_schema(), 'public')) || ', pg_temp', true)",
-    )
-    .execute(&mut *conn)
-    .await?;
+    stay_in_schema(conn).await?;
     ensure_table(conn).await?;
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > from) {
         sqlx::raw_sql(AssertSqlSafe(migration.sql)).execute(&mut *conn).await?;
         record(conn, migration).await?;
     }
+    Ok(())
+}
+
+/// Reduces the transaction's search path to the schema that the log is in, or will be.
+pub(crate) async fn stay_in_schema(conn: &mut PgConnection) -> Result<()> {
+    sqlx::query(
+        "select set_config('search_path', quote_ident(coalesce(
+             (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+              where c.oid = to_regclass('es_events')), current_schema(), 'public')) || ', pg_temp', true)",
+    )
+    .execute(conn)
+    .await?;
     Ok(())
 }
 

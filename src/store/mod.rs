@@ -35,7 +35,7 @@ pub(crate) use identity::{Known, ids_in, known, last_id_in};
 pub use migrate::Migrated;
 pub(crate) use migrate::{KNOWN as SCHEMA_VERSION, require_current};
 pub use read::Lag;
-pub(crate) use read::{count_after, cursor_of, head, stream_page};
+pub(crate) use read::{Page, count_after, cursor_of, head, read_page_in, stream_page};
 pub use scope::{CommittedEvents, TransactionScope};
 
 /// The result of everything the event store does.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::stream::BoxStream;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgExecutor, Row};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgExecutor, Row};
 
 use super::{EventStore, Horizon, Result};
 use crate::cursor::Cursor;
@@ -95,7 +95,7 @@ impl EventStore {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn read_all_after(&self, after: impl Into<Cursor>, limit: i64) -> Result<Vec<RecordedEvent>> {
-        read_page(self.pool(), None, after.into(), limit, None, None).await
+        read_page(self.pool(), None, after.into(), limit).await
     }
 
     /// As [`read_all_after`](Self::read_all_after), the events of one category.
@@ -108,7 +108,7 @@ impl EventStore {
         after: impl Into<Cursor>,
         limit: i64,
     ) -> Result<Vec<RecordedEvent>> {
-        read_page(self.pool(), Some(&[category.to_owned()]), after.into(), limit, None, None).await
+        read_page(self.pool(), Some(&[category.to_owned()]), after.into(), limit).await
     }
 
     /// As [`read_all_after`](Self::read_all_after), the events of several categories, merged in order.
@@ -121,7 +121,7 @@ impl EventStore {
         after: impl Into<Cursor>,
         limit: i64,
     ) -> Result<Vec<RecordedEvent>> {
-        read_page(self.pool(), Some(categories), after.into(), limit, None, None).await
+        read_page(self.pool(), Some(categories), after.into(), limit).await
     }
 
     /// How far a subscription is behind: exact, of its categories, after its checkpoint.
@@ -177,26 +177,54 @@ pub(crate) async fn read_stream<'c>(
 }
 
 /// One page of the log. `categories` of `None` is all of them; a horizon of `None` is tier 0 of this very statement.
-///
-/// The horizon is consumed: it was proven before this statement begins, and only so is the page gapless.
 pub(crate) async fn read_page<'c>(
     executor: impl PgExecutor<'c>,
     categories: Option<&[String]>,
     after: Cursor,
     limit: i64,
-    horizon: Option<Horizon>,
-    max_bytes: Option<i64>,
 ) -> Result<Vec<RecordedEvent>> {
-    let sql =
-        concat!("select ", recorded_event!(), " from es_read_after($1, $2::xid8, $3, $4, $5::xid8, $6)");
-    let query = sqlx::query_as(sql)
+    let sql = concat!("select ", recorded_event!(), " from es_read_after($1, $2::xid8, $3, $4)");
+    Ok(sqlx::query_as(sql)
         .bind(categories)
         .bind(after.transaction_id.to_string())
         .bind(after.global_position)
         .bind(limit)
-        .bind(horizon.map(|horizon| horizon.transaction_id().to_string()))
-        .bind(max_bytes);
-    Ok(query.fetch_all(executor).await?)
+        .fetch_all(executor)
+        .await?)
+}
+
+/// The bounds of a page that is read for a handler.
+pub(crate) struct Page<'a> {
+    /// `None` for all categories.
+    pub(crate) categories: Option<&'a [String]>,
+    pub(crate) after: Cursor,
+    pub(crate) max_events: i64,
+    pub(crate) max_bytes: i64,
+}
+
+/// One page below a proven horizon, wherever the connection's search path points.
+///
+/// The horizon is consumed: it was proven before this statement begins, and only so is the page gapless.
+pub(crate) async fn read_page_in(
+    conn: &mut PgConnection,
+    store_schema: &str,
+    page: Page<'_>,
+    horizon: Horizon,
+) -> sqlx::Result<Vec<RecordedEvent>> {
+    let sql = format!(
+        "select {} from \"{}\".es_read_after($1, $2::xid8, $3, $4, $5::xid8, $6)",
+        recorded_event!(),
+        store_schema.replace('"', "\"\"")
+    );
+    sqlx::query_as(AssertSqlSafe(sql))
+        .bind(page.categories)
+        .bind(page.after.transaction_id.to_string())
+        .bind(page.after.global_position)
+        .bind(page.max_events)
+        .bind(horizon.transaction_id().to_string())
+        .bind(page.max_bytes)
+        .fetch_all(conn)
+        .await
 }
 
 /// One page of the log, event by event as they arrive: whatever their sizes, one is held at a time.
@@ -219,7 +247,7 @@ pub(crate) fn stream_page<'c>(
 
 /// How many events of these categories (`None`: all) lie after a cursor and below a horizon.
 pub(crate) async fn count_after(
-    conn: &mut sqlx::PgConnection,
+    conn: &mut PgConnection,
     categories: Option<&[String]>,
     after: Cursor,
     horizon: &Horizon,
@@ -234,7 +262,7 @@ pub(crate) async fn count_after(
 }
 
 /// Behind the last committed event, readable already or not; the start of an empty log.
-pub(crate) async fn head(conn: &mut sqlx::PgConnection) -> Result<Cursor> {
+pub(crate) async fn head(conn: &mut PgConnection) -> Result<Cursor> {
     let last: Option<(i64, i64)> = sqlx::query_as(
         "select transaction_id::text::bigint, global_position from es_events
          order by transaction_id desc, global_position desc limit 1",
@@ -248,7 +276,7 @@ pub(crate) async fn head(conn: &mut sqlx::PgConnection) -> Result<Cursor> {
 ///
 /// A position that was drawn and rolled back never gets an event: once there are higher ones and nothing is running
 /// that could still fill it, the event before it stands for it.
-pub(crate) async fn cursor_of(conn: &mut sqlx::PgConnection, position: i64) -> Result<Option<Cursor>> {
+pub(crate) async fn cursor_of(conn: &mut PgConnection, position: i64) -> Result<Option<Cursor>> {
     let found: Option<(i64, i64)> = sqlx::query_as(
         "select transaction_id::text::bigint, global_position from es_events
          where global_position <= $1

@@ -170,9 +170,13 @@ impl TransactionScope {
     /// Commits, and returns what was appended and not taken before.
     ///
     /// # Errors
-    /// When the commit fails, or its answer is lost: the outcome is unknown then, and a repeated append of the same
+    /// When a statement failed before, whatever the caller made of it; when the commit fails, or its answer is lost: the outcome is unknown then, and a repeated append of the same
     /// events is refused if the first got through.
     pub async fn commit(mut self) -> Result<CommittedEvents> {
+        if self.taken == self.written.len() {
+            // An aborted transaction answers COMMIT with a rollback that looks like success; any statement tells.
+            sqlx::query("select").execute(&mut *self.tx).await?;
+        }
         let events = self.take_committed_events().await?;
         self.tx.commit().await?;
         Ok(events)

@@ -51,7 +51,8 @@ impl EventStore {
         Ok(())
     }
 
-    /// Writes a snapshot of a root without pending events. An older snapshot never replaces a newer one.
+    /// Writes a snapshot of a root without pending events. An older snapshot never replaces a newer one, unless that one
+    /// is ahead of its stream: it is of a history that was lost, and would serve again once the stream has grown past it.
     ///
     /// # Errors
     /// [`Serialization`](EventStoreError::Serialization) when the state cannot be written as JSON.
@@ -72,7 +73,8 @@ impl EventStore {
              on conflict (stream_id) do update
              set stream_version = excluded.stream_version, snapshot_version = excluded.snapshot_version,
                  state = excluded.state, created_at = now()
-             where (excluded.snapshot_version, excluded.stream_version) >= (s.snapshot_version, s.stream_version)",
+             where (excluded.snapshot_version, excluded.stream_version) >= (s.snapshot_version, s.stream_version)
+                or s.stream_version > (select stream_version from es_streams where stream_id = $1)",
         )
         .bind(root.stream_id())
         .bind(root.version())

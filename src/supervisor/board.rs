@@ -126,9 +126,8 @@ impl Board {
             let remaining = view
                 .zip(report.backlog)
                 .and_then(|(view, backlog)| backlog.remaining(view, line.categories.as_deref()))
-                .unwrap_or_default()
-                .max(0);
-            if report.held && remaining > 0 {
+                .map(|remaining| remaining.max(0));
+            if report.held && remaining != Some(0) {
                 edition.behind.push(line.subscription_id.clone());
             } else {
                 line.oldest_seconds = 0.0;
@@ -139,7 +138,9 @@ impl Board {
                 phase: report.phase.as_str(),
                 error: report.trouble,
                 events_per_second: line.rate,
-                lag_events: remaining,
+                // Not counted yet: what was published before is the better guess.
+                lag_events: remaining
+                    .unwrap_or_else(|| line.published.as_ref().map_or(0, |before| before.lag_events)),
                 lag_seconds: line.oldest_seconds,
             };
             // A standby has nothing to say about what somebody else holds.
@@ -157,7 +158,13 @@ impl Board {
 }
 
 impl Line {
-    fn measure(&self, report: &Report, remaining: i64, withheld: &Growth, progressed_at: Option<f64>) {
+    fn measure(
+        &self,
+        report: &Report,
+        remaining: Option<i64>,
+        withheld: &Growth,
+        progressed_at: Option<f64>,
+    ) {
         let beyond = match &self.categories {
             None => withheld.values().sum(),
             Some(names) => names.iter().filter_map(|name| withheld.get(name)).sum(),
@@ -166,11 +173,12 @@ impl Line {
         if !report.held {
             return;
         }
-        self.metrics.lag(remaining, self.oldest_seconds);
         self.metrics.withheld(beyond);
         if let Some(now) = progressed_at {
             self.metrics.progress_now(now);
         }
+        let Some(remaining) = remaining else { return };
+        self.metrics.lag(remaining, self.oldest_seconds);
         let total = report.scanned + remaining;
         let build = report.building.then(|| {
             let ratio = if total > 0 { report.scanned as f64 / total as f64 } else { 1.0 };

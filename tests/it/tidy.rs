@@ -13,7 +13,8 @@ fn floor(room: &str) -> Option<u8> {
         "projection" => 3,
         "engine" => 4,
         "supervisor" => 5,
-        "ops" | "cli" | "config" | "logging" | "embedded" | "daemon" | "demo" | "lib" | "main" => 6,
+        "ops" | "cli" | "config" | "logging" | "embedded" | "daemon" | "demo" | "hosting" | "lib"
+        | "main" => 6,
         _ => return None,
     })
 }
@@ -187,4 +188,15 @@ fn nobody_but_metrics_names_a_metric() {
 #[test]
 fn nobody_reads_the_wall_clock() {
     only_in(&["SystemTime", "Utc::now", "Local::now"], &[], "time comes from PostgreSQL");
+}
+
+#[test]
+fn every_link_of_the_readme_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).expect("there is a README");
+    let links: Vec<&str> = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+    assert!(links.len() > 10, "the links are found");
+    for link in links.iter().filter(|link| !link.starts_with("http")) {
+        assert!(root.join(link).exists(), "the README links to {link}");
+    }
 }

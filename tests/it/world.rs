@@ -12,6 +12,11 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::sync::OnceCell;
 
+mod events;
+mod listen;
+
+pub(crate) use events::Logged;
+
 /// Nothing in a test takes longer, unless it hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -48,12 +53,22 @@ impl World {
 
     /// As [`World::alone`], with server settings.
     pub(crate) async fn alone_with(settings: &[(&str, &str)]) -> Self {
+        let world = Self::bare_alone_with(settings).await;
+        world.store().migrate().await.expect("a new database can be migrated");
+        world
+    }
+
+    /// An empty database on a server of one's own.
+    pub(crate) async fn bare_alone() -> Self {
+        Self::bare_alone_with(&[]).await
+    }
+
+    async fn bare_alone_with(settings: &[(&str, &str)]) -> Self {
         let settings =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let server = start(settings).await;
         let mut world = Self::on(&server, None).await;
         world.own = Some(server);
-        world.store().migrate().await.expect("a new database can be migrated");
         world
     }
 
@@ -199,6 +214,11 @@ impl World {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("{name} never was {phase}: {last}");
+    }
+
+    /// Waits for a projection to halt, and returns the error that it gives.
+    pub(crate) async fn halted(&self, name: &str) -> Value {
+        self.phase(name, "halted").await["error"].clone()
     }
 
     /// Waits for a fact.

@@ -1,18 +1,19 @@
-//! Makes a projection's schema, tables and function, and checks every statement before anything is kept.
+//! Decides what is to run, and makes a projection's schema, tables and function when there is none yet.
 
-use serde_json::Value;
+mod lay;
+
 use serde_json::value::to_raw_value;
-use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use super::batch::Program;
+use lay::lay;
+
+use super::batch::{self, Program};
+use super::hosted::Hosted;
 use crate::ledger::phases::Trouble;
 use crate::ledger::projections::{self, Known, New};
 use crate::projection::Projection;
 use crate::projection::definition::{Body, Categories, Definition};
-use crate::projection::file::Entry;
-use crate::projection::lexer::split_statements;
-use crate::projection::sql::{EXPLAIN, Target, call, compile, explainer, quote_ident};
+use crate::projection::sql::{Target, call, compile, quote_ident};
 
 /// Why a projection cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +28,7 @@ pub(crate) enum BuildError {
     #[error("the stored definition of {0} is not readable by this foldd")]
     UnreadableDefinition(String, #[source] serde_json::Error),
     /// The handler is Rust, and this program has none of that name.
-    #[error("projection {0} declares a Rust handler, and this program has none")]
+    #[error("{0} has a Rust handler, and this program does not have it")]
     NoHandler(String),
     /// The database refused or could not be reached.
     #[error("the database reported an error")]
@@ -96,17 +97,7 @@ pub(crate) async fn prepare(conn: &mut PgConnection, wanted: &Projection) -> Res
         }
         Choice::Run(current, notice) => (current, notice),
     };
-    let target = Target {
-        projection_id: &current.projection_id,
-        schema_oid: current.schema_oid,
-        store_schema: &store_schema,
-        extension_schemas: wanted.settings.extension_schemas.as_deref().unwrap_or_default(),
-    };
-    let compiled =
-        compile(&current.definition, &target).ok_or_else(|| BuildError::NoHandler(wanted.name.clone()))?;
-    if function_source(&mut tx, &current.projection_id).await? != Some(compiled.source) {
-        sqlx::raw_sql(AssertSqlSafe(compiled.ddl)).execute(&mut *tx).await?;
-    }
+    let body = body(&mut tx, wanted, &current, store_schema).await?;
     tx.commit().await?;
     Ok(Ready {
         name: wanted.name.clone(),
@@ -115,12 +106,41 @@ pub(crate) async fn prepare(conn: &mut PgConnection, wanted: &Projection) -> Res
         building: current.building,
         notice,
         program: Program {
-            call: call(&current.projection_id),
             path: current.definition.path.clone(),
-            lines: compiled.lines,
-            subscription_id: current.projection_id,
+            subscription_id: current.projection_id.clone(),
+            body,
         },
     })
+}
+
+/// Who applies the events: the compiled function, made or mended here, or the handler of this program.
+async fn body(
+    tx: &mut PgConnection,
+    wanted: &Projection,
+    current: &Current,
+    store_schema: String,
+) -> Result<batch::Body, BuildError> {
+    let extension_schemas = wanted.settings.extension_schemas.clone().unwrap_or_default();
+    let target = Target {
+        projection_id: &current.projection_id,
+        schema_oid: current.schema_oid,
+        store_schema: &store_schema,
+        extension_schemas: &extension_schemas,
+    };
+    if let Some(compiled) = compile(&current.definition, &target) {
+        if function_source(tx, &current.projection_id).await? != Some(compiled.source) {
+            sqlx::raw_sql(AssertSqlSafe(compiled.ddl)).execute(tx).await?;
+        }
+        return Ok(batch::Body::Sql { call: call(&current.projection_id), lines: compiled.lines });
+    }
+    let handler = wanted.handler.clone().filter(|_| wanted.version == current.version);
+    Ok(batch::Body::Rust(Hosted {
+        handler: handler.ok_or_else(|| BuildError::NoHandler(current.projection_id.clone()))?,
+        schema_oid: current.schema_oid,
+        categories: listed(&current.definition),
+        store_schema,
+        extension_schemas,
+    }))
 }
 
 /// Checks a projection against the database as it is, in a schema that is rolled back: nothing is kept.
@@ -275,182 +295,11 @@ async fn discard(tx: &mut PgConnection, half_built: &Known, name: &str) -> Resul
     Ok(projections::forget(tx, &half_built.projection_id).await?)
 }
 
-/// Creates schema and tables, and has PostgreSQL plan every statement there. Returns the schema's OID.
-async fn lay(
-    tx: &mut PgConnection,
-    wanted: &Projection,
-    schema: &str,
-    store_schema: &str,
-) -> Result<u32, BuildError> {
-    let taken: bool = sqlx::query_scalar("select exists (select from pg_namespace where nspname = $1)")
-        .bind(schema)
-        .fetch_one(&mut *tx)
-        .await?;
-    if taken {
-        return Err(BuildError::SchemaTaken(schema.to_owned()));
-    }
-    sqlx::raw_sql(AssertSqlSafe(format!("create schema {}", quote_ident(schema)))).execute(&mut *tx).await?;
-    let extensions = wanted.settings.extension_schemas.as_deref().unwrap_or_default();
-    let path: Vec<_> = std::iter::once(quote_ident(schema))
-        .chain(["foldd".to_owned()])
-        .chain(extensions.iter().map(|extension| quote_ident(extension)))
-        .chain(["pg_catalog".to_owned(), "pg_temp".to_owned()])
-        .collect();
-    let before: String =
-        sqlx::query_scalar("select current_setting('search_path')").fetch_one(&mut *tx).await?;
-    set_path(tx, &path.join(", ")).await?;
-    let definition = &wanted.definition;
-    if let Some(tables) = &definition.tables {
-        create_tables(tx, definition, tables).await?;
-    }
-    match &definition.body {
-        Body::PerEvent(entries) => {
-            for entry in entries {
-                explain(tx, definition, &entry.body, true, schema, store_schema).await?;
-            }
-        }
-        Body::PerBatch(entries) => {
-            for entry in entries {
-                explain(tx, definition, entry, false, schema, store_schema).await?;
-            }
-        }
-        Body::Rust => {}
-    }
-    set_path(tx, &before).await?;
-    let oid: i64 = sqlx::query_scalar("select oid::bigint from pg_namespace where nspname = $1")
-        .bind(schema)
-        .fetch_one(tx)
-        .await?;
-    Ok(u32::try_from(oid).unwrap_or_default())
-}
-
-async fn create_tables(
-    tx: &mut PgConnection,
-    definition: &Definition,
-    tables: &Entry,
-) -> Result<(), BuildError> {
-    let statements = split_statements(&tables.sql).unwrap_or_default();
-    for statement in statements {
-        let lines_before = tables.sql[..statement.offset].matches('\n').count();
-        let line = tables.line + u32::try_from(lines_before).unwrap_or_default();
-        let entry = Entry { sql: statement.text.to_owned(), line };
-        sqlx::raw_sql(AssertSqlSafe(entry.sql.as_str()))
-            .execute(&mut *tx)
-            .await
-            .map_err(|error| statement_error(error, definition, &entry, 0))?;
-    }
-    Ok(())
-}
-
-/// Plans one statement where it will run, and refuses it when it writes elsewhere or returns rows.
-async fn explain(
-    tx: &mut PgConnection,
-    definition: &Definition,
-    entry: &Entry,
-    per_event: bool,
-    schema: &str,
-    store_schema: &str,
-) -> Result<(), BuildError> {
-    let function = explainer("pg_temp.es_check", entry, per_event, store_schema);
-    let offset = function.find(&entry.sql).unwrap_or_default();
-    let fault = |error, offset| statement_error(error, definition, entry, offset);
-    sqlx::raw_sql(AssertSqlSafe(function.as_str()))
-        .execute(&mut *tx)
-        .await
-        .map_err(|error| fault(error, offset))?;
-    if !per_event {
-        // The view reads its bounds from the transaction's settings.
-        sqlx::query(
-            "select set_config('foldd.categories', '', true), set_config('foldd.after_transaction_id', '0', true),
-                    set_config('foldd.after_position', '0', true), set_config('foldd.page_events', '0', true),
-                    set_config('foldd.horizon', '0', true)",
-        )
-        .execute(&mut *tx)
-        .await?;
-    }
-    let plan: Value = sqlx::query("select pg_temp.es_check()")
-        .fetch_one(&mut *tx)
-        .await
-        .and_then(|row| row.try_get(0))
-        .map_err(|error| fault(error, EXPLAIN.len()))?;
-    sqlx::raw_sql("drop function pg_temp.es_check()").execute(&mut *tx).await?;
-    refuse_plan(&plan, schema).map_or(Ok(()), |(message, remedy)| {
-        let place = format!("{}:{}", definition.path, entry.line);
-        Err(BuildError::Statement { place, message, remedy, sqlstate: None })
-    })
-}
-
-/// What a plan must not do: write other tables, or return rows. `None` when it is right.
-fn refuse_plan(plan: &Value, schema: &str) -> Option<(String, String)> {
-    let top = &plan[0]["Plan"];
-    if top["Node Type"] != "ModifyTable" {
-        return Some((
-            "the statement writes nothing at its top level".to_owned(),
-            "make it an insert, update, delete or merge".to_owned(),
-        ));
-    }
-    if top["Output"].as_array().is_some_and(|output| !output.is_empty()) {
-        return Some((
-            "the statement returns rows, and nobody takes them".to_owned(),
-            "remove `returning`".to_owned(),
-        ));
-    }
-    foreign_target(top, schema).map(|table| {
-        (
-            format!("the statement writes {table}, which is not the projection's own"),
-            "write only tables of this file's @tables; a rebuild could not undo anything else".to_owned(),
-        )
-    })
-}
-
-fn foreign_target(node: &Value, schema: &str) -> Option<String> {
-    if node["Node Type"] == "ModifyTable" && node["Schema"] != schema {
-        let name = |key: &str| node[key].as_str().unwrap_or("?").to_owned();
-        return Some(format!("{}.{}", name("Schema"), name("Relation Name")));
-    }
-    node["Plans"].as_array()?.iter().find_map(|child| foreign_target(child, schema))
-}
-
-/// Places an error of a statement in its file. `offset` is where the statement begins in the text that was sent.
-fn statement_error(error: sqlx::Error, definition: &Definition, entry: &Entry, offset: usize) -> BuildError {
-    let Some(database) =
-        error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
-    else {
-        return BuildError::Database(error);
-    };
-    if crate::error::is_transient(&error) {
-        return BuildError::Database(error);
-    }
-    let position = match database.position() {
-        Some(PgErrorPosition::Original(position)) => position,
-        Some(PgErrorPosition::Internal { position, .. }) => position,
-        None => 1 + offset,
-    };
-    // Positions count characters; all that stands before the statement is ASCII.
-    let into = position.saturating_sub(1 + offset);
-    let line = entry.sql.chars().take(into).filter(|char| *char == '\n').count();
-    let place = format!("{}:{}", definition.path, entry.line + u32::try_from(line).unwrap_or_default());
-    let mut message = database.message().to_owned();
-    if let Some(detail) = database.detail() {
-        message = format!("{message}; {detail}");
-    }
-    let remedy = database.hint().map_or_else(
-        || "mend the statement; `foldd check` tries it without building anything".to_owned(),
-        str::to_owned,
-    );
-    BuildError::Statement { place, message, remedy, sqlstate: Some(database.code().to_owned()) }
-}
-
 fn listed(definition: &Definition) -> Option<Vec<String>> {
     match &definition.categories {
         Categories::All => None,
         Categories::Listed(names) => Some(names.clone()),
     }
-}
-
-async fn set_path(tx: &mut PgConnection, path: &str) -> sqlx::Result<()> {
-    sqlx::query("select set_config('search_path', $1, true)").bind(path).execute(tx).await?;
-    Ok(())
 }
 
 async fn store_schema(tx: &mut PgConnection) -> sqlx::Result<String> {

@@ -1,0 +1,212 @@
+//! Lays a projection out: its schema, its tables, and PostgreSQL's opinion of every statement.
+
+use serde_json::Value;
+use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::BuildError;
+use crate::projection::Projection;
+use crate::projection::definition::{Body, Definition};
+use crate::projection::file::Entry;
+use crate::projection::lexer::split_statements;
+use crate::projection::sql::{EXPLAIN, explainer, quote_ident};
+
+/// Creates schema and tables, and has PostgreSQL plan every statement there. Returns the schema's OID.
+pub(super) async fn lay(
+    tx: &mut PgConnection,
+    wanted: &Projection,
+    schema: &str,
+    store_schema: &str,
+) -> Result<u32, BuildError> {
+    let taken: bool = sqlx::query_scalar("select exists (select from pg_namespace where nspname = $1)")
+        .bind(schema)
+        .fetch_one(&mut *tx)
+        .await?;
+    if taken {
+        return Err(BuildError::SchemaTaken(schema.to_owned()));
+    }
+    sqlx::raw_sql(AssertSqlSafe(format!("create schema {}", quote_ident(schema)))).execute(&mut *tx).await?;
+    let extensions = wanted.settings.extension_schemas.as_deref().unwrap_or_default();
+    let path: Vec<_> = std::iter::once(quote_ident(schema))
+        .chain(["foldd".to_owned()])
+        .chain(extensions.iter().map(|extension| quote_ident(extension)))
+        .chain(["pg_catalog".to_owned(), "pg_temp".to_owned()])
+        .collect();
+    let before: String =
+        sqlx::query_scalar("select current_setting('search_path')").fetch_one(&mut *tx).await?;
+    set_path(tx, &path.join(", ")).await?;
+    let definition = &wanted.definition;
+    if let Some(tables) = &definition.tables {
+        create_tables(tx, definition, tables, schema).await?;
+    }
+    match &definition.body {
+        Body::PerEvent(entries) => {
+            for entry in entries {
+                explain(tx, definition, &entry.body, true, schema, store_schema).await?;
+            }
+        }
+        Body::PerBatch(entries) => {
+            for entry in entries {
+                explain(tx, definition, entry, false, schema, store_schema).await?;
+            }
+        }
+        Body::Rust => {}
+    }
+    set_path(tx, &before).await?;
+    let oid: i64 = sqlx::query_scalar("select oid::bigint from pg_namespace where nspname = $1")
+        .bind(schema)
+        .fetch_one(tx)
+        .await?;
+    Ok(u32::try_from(oid).unwrap_or_default())
+}
+
+async fn create_tables(
+    tx: &mut PgConnection,
+    definition: &Definition,
+    tables: &Entry,
+    schema: &str,
+) -> Result<(), BuildError> {
+    let statements = split_statements(&tables.sql).unwrap_or_default();
+    for statement in statements {
+        let lines_before = tables.sql[..statement.offset].matches('\n').count();
+        let line = tables.line + u32::try_from(lines_before).unwrap_or_default();
+        let entry = Entry { sql: statement.text.to_owned(), line };
+        sqlx::raw_sql(AssertSqlSafe(entry.sql.as_str()))
+            .execute(&mut *tx)
+            .await
+            .map_err(|error| statement_error(error, definition, &entry, 0))?;
+        if let Some(stranger) = touched_elsewhere(tx, schema).await? {
+            return Err(BuildError::Statement {
+                place: format!("{}:{}", definition.path, entry.line),
+                message: format!(
+                    "the statement makes or changes {stranger}, which is not in the projection's own schema"
+                ),
+                remedy: "name things without a schema; a rebuild could not undo anything else".to_owned(),
+                sqlstate: None,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What this transaction has made or changed outside of the projection's schema: catalog rows carry its xid.
+async fn touched_elsewhere(tx: &mut PgConnection, schema: &str) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar(
+        "select n.nspname || '.' || touched.name
+         from (select relnamespace, relname from pg_class where xmin = pg_current_xact_id()::xid
+               union all select typnamespace, typname from pg_type where xmin = pg_current_xact_id()::xid
+               union all select pronamespace, proname from pg_proc where xmin = pg_current_xact_id()::xid
+               union all select c.relnamespace, c.relname
+               from pg_trigger t join pg_class c on c.oid = t.tgrelid
+               where t.xmin = pg_current_xact_id()::xid) touched (namespace, name)
+         join pg_namespace n on n.oid = touched.namespace
+         where n.nspname not in ($1, 'pg_toast') limit 1",
+    )
+    .bind(schema)
+    .fetch_optional(tx)
+    .await
+}
+
+/// Plans one statement where it will run, and refuses it when it writes elsewhere or returns rows.
+async fn explain(
+    tx: &mut PgConnection,
+    definition: &Definition,
+    entry: &Entry,
+    per_event: bool,
+    schema: &str,
+    store_schema: &str,
+) -> Result<(), BuildError> {
+    let function = explainer("pg_temp.es_check", entry, per_event, store_schema);
+    let offset = function.find(&entry.sql).unwrap_or_default();
+    let fault = |error, offset| statement_error(error, definition, entry, offset);
+    sqlx::raw_sql(AssertSqlSafe(function.as_str()))
+        .execute(&mut *tx)
+        .await
+        .map_err(|error| fault(error, offset))?;
+    if !per_event {
+        // The view reads its bounds from the transaction's settings.
+        sqlx::query(
+            "select set_config('foldd.categories', '', true), set_config('foldd.after_transaction_id', '0', true),
+                    set_config('foldd.after_position', '0', true), set_config('foldd.page_events', '0', true),
+                    set_config('foldd.horizon', '0', true)",
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    let plan: Value = sqlx::query("select pg_temp.es_check()")
+        .fetch_one(&mut *tx)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(|error| fault(error, EXPLAIN.len()))?;
+    sqlx::raw_sql("drop function pg_temp.es_check()").execute(&mut *tx).await?;
+    refuse_plan(&plan, schema).map_or(Ok(()), |(message, remedy)| {
+        let place = format!("{}:{}", definition.path, entry.line);
+        Err(BuildError::Statement { place, message, remedy, sqlstate: None })
+    })
+}
+
+/// What a plan must not do: write other tables, or return rows. `None` when it is right.
+fn refuse_plan(plan: &Value, schema: &str) -> Option<(String, String)> {
+    let top = &plan[0]["Plan"];
+    if top["Node Type"] != "ModifyTable" {
+        return Some((
+            "the statement writes nothing at its top level".to_owned(),
+            "make it an insert, update, delete or merge".to_owned(),
+        ));
+    }
+    if top["Output"].as_array().is_some_and(|output| !output.is_empty()) {
+        return Some((
+            "the statement returns rows, and nobody takes them".to_owned(),
+            "remove `returning`".to_owned(),
+        ));
+    }
+    foreign_target(top, schema).map(|table| {
+        (
+            format!("the statement writes {table}, which is not the projection's own"),
+            "write only tables of this file's @tables; a rebuild could not undo anything else".to_owned(),
+        )
+    })
+}
+
+fn foreign_target(node: &Value, schema: &str) -> Option<String> {
+    if node["Node Type"] == "ModifyTable" && node["Schema"] != schema {
+        let name = |key: &str| node[key].as_str().unwrap_or("?").to_owned();
+        return Some(format!("{}.{}", name("Schema"), name("Relation Name")));
+    }
+    node["Plans"].as_array()?.iter().find_map(|child| foreign_target(child, schema))
+}
+
+/// Places an error of a statement in its file. `offset` is where the statement begins in the text that was sent.
+fn statement_error(error: sqlx::Error, definition: &Definition, entry: &Entry, offset: usize) -> BuildError {
+    let Some(database) =
+        error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+    else {
+        return BuildError::Database(error);
+    };
+    if crate::error::is_transient(&error) {
+        return BuildError::Database(error);
+    }
+    let position = match database.position() {
+        Some(PgErrorPosition::Original(position)) => position,
+        Some(PgErrorPosition::Internal { position, .. }) => position,
+        None => 1 + offset,
+    };
+    // Positions count characters; all that stands before the statement is ASCII.
+    let into = position.saturating_sub(1 + offset);
+    let line = entry.sql.chars().take(into).filter(|char| *char == '\n').count();
+    let place = format!("{}:{}", definition.path, entry.line + u32::try_from(line).unwrap_or_default());
+    let mut message = database.message().to_owned();
+    if let Some(detail) = database.detail() {
+        message = format!("{message}; {detail}");
+    }
+    let remedy = database.hint().map_or_else(
+        || "mend the statement; `foldd check` tries it without building anything".to_owned(),
+        str::to_owned,
+    );
+    BuildError::Statement { place, message, remedy, sqlstate: Some(database.code().to_owned()) }
+}
+
+async fn set_path(tx: &mut PgConnection, path: &str) -> sqlx::Result<()> {
+    sqlx::query("select set_config('search_path', $1, true)").bind(path).execute(tx).await?;
+    Ok(())
+}

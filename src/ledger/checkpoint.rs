@@ -1,0 +1,76 @@
+//! Entering a batch and moving its checkpoint, for handlers that are not compiled into the database.
+
+use chrono::{DateTime, Utc};
+use sqlx::{AssertSqlSafe, PgConnection};
+use uuid::Uuid;
+
+use super::lease::Lease;
+use crate::cursor::Cursor;
+
+/// The mark of a batch in its transaction's settings: gone if a handler ended the transaction.
+const MARK: &str = "foldd.batch";
+
+/// What a batch must show to begin.
+pub(crate) struct Entry<'a> {
+    pub(crate) subscription_id: &'a str,
+    pub(crate) fence_token: i64,
+    pub(crate) incarnation: Uuid,
+    pub(crate) schema_oid: u32,
+    pub(crate) extension_schemas: &'a [String],
+}
+
+/// One move of a checkpoint.
+pub(crate) struct Step<'a> {
+    pub(crate) subscription_id: &'a str,
+    /// The fence token, and where the checkpoint stands.
+    pub(crate) lease: &'a Lease,
+    pub(crate) to: Cursor,
+}
+
+/// Checks fence and horizon, then puts the projection's schema at the head of the search path: the first statement of
+/// a batch.
+pub(crate) async fn enter(tx: &mut PgConnection, entry: &Entry<'_>) -> sqlx::Result<()> {
+    sqlx::query(
+        "select set_config('search_path', foldd.es_enter($1, $2, $3, $4::bigint::oid, $5, false), true),
+                set_config($6, $1, true)",
+    )
+    .bind(entry.subscription_id)
+    .bind(entry.fence_token)
+    .bind(entry.incarnation)
+    .bind(i64::from(entry.schema_oid))
+    .bind(entry.extension_schemas)
+    .bind(MARK)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Moves the checkpoint by compare-and-set: the last statement of a batch. Deferred constraints are checked before, or
+/// they would fail at the commit.
+///
+/// Returns how old `oldest` is by the server's clock, in seconds; `None`, and nothing is moved, when the handler has
+/// ended the transaction.
+pub(crate) async fn advance(
+    tx: &mut PgConnection,
+    store_schema: &str,
+    step: &Step<'_>,
+    oldest: DateTime<Utc>,
+) -> sqlx::Result<Option<f64>> {
+    sqlx::raw_sql("set constraints all immediate").execute(&mut *tx).await?;
+    let schema = store_schema.replace('"', "\"\"");
+    sqlx::query_scalar(AssertSqlSafe(format!(
+        "select case when current_setting($8, true) = $1
+                     then (select extract(epoch from clock_timestamp() - $7)::float8
+                           from \"{schema}\".es_advance($1, $2, $3::xid8, $4, $5::xid8, $6, $6)) end"
+    )))
+    .bind(step.subscription_id)
+    .bind(step.lease.fence_token)
+    .bind(step.lease.cursor.transaction_id.to_string())
+    .bind(step.lease.cursor.global_position)
+    .bind(step.to.transaction_id.to_string())
+    .bind(step.to.global_position)
+    .bind(oldest)
+    .bind(MARK)
+    .fetch_one(tx)
+    .await
+}
