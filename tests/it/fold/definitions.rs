@@ -94,7 +94,8 @@ async fn a_definition_that_was_never_live_is_replaced_by_the_next() {
     assert_eq!(world.halted("tally").await["sqlstate"], "22012");
     daemon.stop().await;
     world.projection("tally", TALLY);
-    assert_eq!(world.foldd(&["check"]).await.code, 0);
+    let done = world.foldd(&["check"]).await;
+    assert_eq!(done.code, 0, "{done:?}");
     let _daemon = world.daemon();
     world.caught_up("tally").await;
     assert_eq!(world.rows("tally.tally").await, ["(Placed,1)"]);
