@@ -86,7 +86,8 @@ async fn comments_and_white_space_are_no_change() {
 
 #[tokio::test]
 async fn a_definition_that_was_never_live_is_replaced_by_the_next() {
-    let world = World::new().await;
+    // Other tests' transactions must not hold the horizon: an empty first page makes a projection live.
+    let world = World::alone().await;
     let halting = TALLY.replace("count(*) from batch", "count(*) / (count(*) - 1) from batch");
     world.projection("tally", &halting);
     world.append("order-1", "Placed", "{}").await;
@@ -94,7 +95,8 @@ async fn a_definition_that_was_never_live_is_replaced_by_the_next() {
     assert_eq!(world.halted("tally").await["sqlstate"], "22012");
     daemon.stop().await;
     world.projection("tally", TALLY);
-    assert_eq!(world.foldd(&["check"]).await.code, 0);
+    let done = world.foldd(&["check"]).await;
+    assert_eq!(done.code, 0, "{done:?}");
     let _daemon = world.daemon();
     world.caught_up("tally").await;
     assert_eq!(world.rows("tally.tally").await, ["(Placed,1)"]);

@@ -71,7 +71,8 @@ async fn a_serialization_failure_in_a_handler_is_tried_again() {
 
 #[tokio::test]
 async fn a_backlog_that_takes_too_long_to_count_halts_nothing() {
-    let world = World::new().await;
+    // Other tests' transactions must not hold the horizon: an empty first page has nothing to count.
+    let world = World::alone().await;
     world.projection(
         "counts",
         &file("create table t (n bigint);", "-- @on Placed\ninsert into t values (1);"),
