@@ -200,7 +200,8 @@ $$;
 -- what `foldd import` calls. One stamp for the block, unless a stream is already past it. Returns how many, and
 -- the cursor of the one that is read last.
 --
--- Streams are locked in sorted order, so that two imports cannot deadlock each other. The planner knows nothing of the
+-- Streams are locked in sorted order, so that imports beside each other rarely deadlock (a stream that both create
+-- can still cross them; one is told to try again). The planner knows nothing of the
 -- size of arrays and would choose nested loops over ten thousand rows each.
 create function es_append_many(
     stream_ids text[], categories text[], event_types text[], data jsonb[], metadata jsonb[], event_ids uuid[],
