@@ -8,6 +8,8 @@ mod conditions;
 mod daemon;
 /// The demo, and the first things that people type.
 mod demo;
+/// The examples.
+mod examples;
 /// Export: the log as JSON lines again, to the byte.
 mod export;
 /// Projections: what they fold, what they refuse, what happens when they fail.
