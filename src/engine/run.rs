@@ -357,8 +357,8 @@ impl Subscription {
                 tracing::warn!(subscription = self.id(), "trying again: {}", trouble.message);
             }
         }
-        if directive == Directive::Retake {
-            self.lease = None;
+        // A take that failed loses nothing: only what was held is counted as lost.
+        if directive == Directive::Retake && self.lease.take().is_some() {
             self.metrics.lease(LeaseTransition::Lost);
         }
         self.trouble = Some(trouble);
