@@ -54,5 +54,6 @@ create table es_subscriptions (
     applied_position    bigint      not null default 0,
     fence_token         bigint      not null default 0,
     holder              uuid,
+    drawn_position      bigint,
     constraint es_subscriptions_pkey primary key (subscription_id)
 ) with (fillfactor = 50);

@@ -1,4 +1,4 @@
--- The stamp and its floor.
+-- The stamp, its floor, and how the log counts transactions.
 --
 --     stamp = greatest(xid of the writing transaction, the floor, the last stamp of this stream)
 --
@@ -8,6 +8,27 @@
 
 create sequence es_stamp_floor as bigint minvalue 0 start with 0 cache 1;
 
+-- The log counts transactions as the cluster does, plus an offset: 0, until a log is restored into a cluster
+-- that is younger than its stamps (see es_rebase). The offset stands in the body of es_counted and nowhere
+-- else. A body is no data: it is transactional, and yet a session with an old snapshot or a prepared INSERT
+-- has the new one at its next call, which no table and no sequence gives.
+create function es_count_from(the_offset bigint) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+begin
+    execute format(
+        'create or replace function es_counted(transaction_id xid8) returns xid8 '
+        'language plpgsql stable parallel safe as %L',
+        case the_offset when 0 then 'begin return transaction_id; end'
+             else format('begin return (transaction_id::text::numeric + %s)::text::xid8; end', the_offset) end);
+end
+$$;
+
+select es_count_from(0);
+
+comment on function es_counted(xid8) is 'A transaction id of this cluster, as the log counts it. es_counted(''0'') is the offset.';
+
 -- plpgsql and volatile, so that no prepared statement keeps a folded value. Security definer, so that a
 -- role which may only INSERT can still read the floor.
 create function es_stamp() returns xid8
@@ -15,7 +36,8 @@ language plpgsql volatile security definer
 set search_path from current
 as $$
 begin
-    return greatest(pg_current_xact_id(), pg_sequence_last_value('es_stamp_floor'::regclass)::text::xid8);
+    return greatest(es_counted(pg_current_xact_id()),
+                    pg_sequence_last_value('es_stamp_floor'::regclass)::text::xid8);
 end
 $$;
 
@@ -31,11 +53,12 @@ language plpgsql volatile security definer
 set search_path from current
 as $$
 declare
+    newest  xid8 := es_counted(pg_current_xact_id());
     reached xid8;
 begin
-    if es_raise_stamp_floor.floor > pg_current_xact_id() then
+    if es_raise_stamp_floor.floor > newest then
         raise exception 'the stamp floor cannot be raised to %, beyond the newest transaction %',
-            es_raise_stamp_floor.floor, pg_current_xact_id()
+            es_raise_stamp_floor.floor, newest
             using errcode = 'invalid_parameter_value';
     end if;
     perform pg_advisory_xact_lock(hashtextextended('foldd stamp floor', 0));
@@ -51,4 +74,5 @@ $$;
 comment on function es_raise_stamp_floor(xid8) is
     'Raises the stamp floor to at least this value, atomically, and returns where it stands.';
 
+revoke execute on function es_count_from(bigint) from public;
 revoke execute on function es_raise_stamp_floor(xid8) from public;

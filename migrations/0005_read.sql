@@ -11,14 +11,94 @@
 -- for example right after a table was analysed while empty. A plan step that is switched off and needed all
 -- the same counts as enormously expensive, which would have every page compiled by the JIT: off as well.
 
--- The tier-0 horizon: every transaction with a lower xid has ended. The only function, beside es_stamp,
--- that looks at xids, so that both count in the same way.
+-- The tier-0 horizon: every transaction with a lower xid has ended.
 create function es_horizon() returns xid8
 language sql stable parallel safe
 set search_path from current
-return pg_snapshot_xmin(pg_current_snapshot());
+return es_counted(pg_snapshot_xmin(pg_current_snapshot()));
 
 comment on function es_horizon() is 'The tier-0 horizon of the calling statement: no transaction below it is still running.';
+
+-- Why the horizon cannot be proven here, and so stands still behind every open transaction; null when it can.
+create function es_why_unproven() returns text
+language plpgsql stable security definer
+set search_path from current
+as $$
+declare
+    given text;
+begin
+    if pg_is_in_recovery() then
+        return 'the server is a standby, which does not know the running transactions';
+    end if;
+    select pg_get_expr(d.adbin, d.adrelid) into given
+    from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+    where a.attrelid = 'es_events'::regclass and a.attname = 'transaction_id';
+    if given is distinct from 'es_stamp()' then
+        return format('the default of es_events.transaction_id is %s, not es_stamp(), and does not heed the floor',
+                      coalesce(given, 'missing'));
+    end if;
+    return null;
+end
+$$;
+
+-- The tier-1 horizon: beyond transactions that are still running, where those have proven harmless.
+--
+-- Whoever appends takes a ROW EXCLUSIVE lock on es_events before he reads the floor. So, once the floor is f, a
+-- transaction is harmless below f if it holds no such lock: whatever it appends later will be stamped f or more.
+-- The order of the steps is what makes that true:
+--
+--     1. the floor, which was raised before this call
+--     2. a snapshot: who is running
+--     3. the lock table, read after the snapshot was taken. Harmless is only who is seen there with his own xid and
+--        without a lock on es_events. An xid that is not in the lock table yet has proven nothing.
+--     4. the horizon; never beyond the snapshot itself, of which REPEATABLE READ may have an old one
+--
+-- The caller reads with a newer snapshot than this one: in a later statement. Locks in another database concern
+-- another es_events. A prepared transaction keeps its locks and has no pid: hence virtualtransaction.
+create function es_proven_horizon() returns xid8
+language plpgsql volatile security definer
+set search_path from current
+set jit = off
+as $$
+declare
+    floor xid8;
+    horizon xid8;
+begin
+    if es_why_unproven() is not null then
+        return es_horizon();
+    end if;
+    floor := coalesce(pg_sequence_last_value('es_stamp_floor'::regclass), 0)::text::xid8;
+    with seen as materialized (
+        select pg_current_snapshot() as snapshot
+    ), locked as materialized (
+        select l.locktype, l.database, l.relation, l.transactionid, l.virtualtransaction, l.mode
+        from pg_locks l, seen
+        where l.granted and l.locktype in ('transactionid', 'relation')
+    ), appending as (
+        select l.virtualtransaction from locked l
+        where l.locktype = 'relation' and l.relation = 'es_events'::regclass
+          and l.database = (select d.oid from pg_database d where d.datname = current_database())
+          and l.mode in ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
+                         'ExclusiveLock', 'AccessExclusiveLock')
+    ), harmless as (
+        select l.transactionid from locked l
+        where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
+          and l.virtualtransaction not in (select a.virtualtransaction from appending a)
+    ), suspect as (
+        select es_counted(running.xid) as transaction_id
+        from seen, pg_snapshot_xip(seen.snapshot) as running (xid)
+        where running.xid::xid not in (select h.transactionid from harmless h)
+    )
+    select greatest(es_counted(pg_snapshot_xmin(seen.snapshot)),
+                    least(floor, es_counted(pg_snapshot_xmax(seen.snapshot)),
+                          (select s.transaction_id from suspect s order by s.transaction_id limit 1)))
+    into horizon from seen;
+    return horizon;
+end
+$$;
+
+comment on function es_proven_horizon() is
+    'The tier-1 horizon, as far as the floor allows: readers in later statements can stay below it. Tier 0 where nothing can be proven.';
 
 create function es_read_category_after(
     category text, after_transaction_id xid8, after_position bigint, max_events bigint,

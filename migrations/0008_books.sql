@@ -27,15 +27,39 @@ comment on column es_subscriptions.applied_position is 'The last event that a ha
 
 create index es_subscriptions_holder_idx on es_subscriptions (holder);
 
+-- The greatest position that had been drawn when the checkpoint moved there. Everything below the checkpoint was
+-- committed then, so no event drawn later may lie below it. es_skipped_events looks for those that do.
+comment on column es_subscriptions.drawn_position is
+    'The greatest global position drawn when the checkpoint moved; no later one may lie below the checkpoint.';
+
 -- One row while the server lives. Unlogged tables are emptied by a crash and by a promotion, which are the
--- two moments after which xids may be given out a second time. A horizon carries the incarnation it was
--- seen in; es_enter refuses one of an earlier life.
+-- two moments after which xids may be given out a second time. A row that came along in a dump belongs to
+-- another server, which did not start at the same moment. A horizon carries the incarnation it was seen in;
+-- es_enter refuses one of another life.
 create unlogged table es_incarnation (
-    only_row    boolean not null default true,
-    incarnation uuid    not null default gen_random_uuid(),
+    only_row    boolean     not null default true,
+    incarnation uuid        not null default gen_random_uuid(),
+    started_at  timestamptz not null default pg_postmaster_start_time(),
     constraint es_incarnation_pkey primary key (only_row),
     constraint es_incarnation_only_row_check check (only_row)
 );
+
+-- The life that this server lives; null before anybody named it.
+create function es_current_incarnation() returns uuid
+language sql stable
+set search_path from current
+return (select i.incarnation from es_incarnation i where i.only_row and i.started_at = pg_postmaster_start_time());
+
+-- Names it.
+create function es_begin_incarnation() returns void
+language sql volatile
+set search_path from current
+begin atomic
+    insert into es_incarnation as i default values
+    on conflict (only_row) do update
+    set incarnation = gen_random_uuid(), started_at = pg_postmaster_start_time()
+    where i.started_at <> pg_postmaster_start_time();
+end;
 
 -- Which projections this database knows, and their definitions: any replica can run any version.
 create table es_projections (

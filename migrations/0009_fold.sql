@@ -28,7 +28,7 @@ begin
         raise exception 'subscription % has a newer holder than fence token %',
             es_enter.subscription_id, es_enter.fence_token using errcode = 'FD001';
     end if;
-    if not exists (select from es_incarnation i where i.only_row and i.incarnation = es_enter.incarnation) then
+    if es_current_incarnation() is distinct from es_enter.incarnation then
         raise exception 'the horizon was seen before the server restarted' using errcode = 'FD003';
     end if;
     select n.nspname into home from pg_namespace n where n.oid = es_enter.schema_oid;
@@ -43,6 +43,12 @@ begin
                      'pg_catalog', 'pg_temp');
 end
 $$;
+
+-- The greatest position that has been drawn. Security definer: it needs a right on the sequence.
+create function es_drawn_position() returns bigint
+language sql volatile security definer
+set search_path from current
+return pg_sequence_last_value(pg_get_serial_sequence('es_events', 'global_position')::regclass);
 
 -- Last statement of every batch: compare and set. The fence alone would apply a batch twice after a commit
 -- whose answer was lost; the old cursor alone would trust a holder that was replaced.
@@ -60,6 +66,7 @@ begin
     set last_transaction_id = es_advance.new_transaction_id,
         last_position = es_advance.new_position,
         applied_position = greatest(s.applied_position, es_advance.applied_position),
+        drawn_position = es_drawn_position(),
         updated_at = now()
     where s.subscription_id = es_advance.subscription_id
       and s.fence_token = es_advance.fence_token

@@ -146,7 +146,11 @@ pub(crate) async fn serve(
         };
         migrated?;
         supervisor.migrated();
-        let running = supervisor.run(&plan.projections, cancel.clone());
+        let running = async {
+            let outcome = supervisor.run(&plan.projections, cancel.clone()).await;
+            cancel.cancel();
+            outcome
+        };
         let beside = cancel.run_until_cancelled(beside);
         let (outcome, _) = tokio::join!(running, beside);
         outcome.map_err(|error| Failure::Failed(with_remedy(chain(&error), error.remedy())))

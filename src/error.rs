@@ -126,6 +126,32 @@ pub enum EventStoreError {
         remedy: String,
     },
 
+    /// The log's stamps are ahead of the cluster's transaction counter, as after a restore into a younger cluster.
+    #[error(
+        "the log's greatest stamp is {greatest}, but the next transaction of this cluster is {next}: it was restored \
+         into a younger cluster, where readers would lose events; stop the daemons and run `foldd rebase`"
+    )]
+    AheadOfCluster {
+        /// The greatest stamp or checkpoint.
+        greatest: u64,
+        /// The next transaction, as the log counts it.
+        next: u64,
+    },
+
+    /// Events were appended after a restore and before anybody noticed, below what had been read before.
+    #[error(
+        "{witness} has passed {events} events unseen, from position {first_position} on: they were appended after a \
+         restore and before it was noticed; stop the daemons and run `foldd rebase --repair`"
+    )]
+    Skipped {
+        /// The subscription whose checkpoint is past them, or `the horizon`.
+        witness: String,
+        /// How many.
+        events: i64,
+        /// The lowest position among them.
+        first_position: i64,
+    },
+
     /// The server is a standby, where nothing can be written and nobody can tell how far the log can be read.
     #[error("the database is in recovery, a standby: connect to the primary, or promote this one")]
     InRecovery,
@@ -167,6 +193,8 @@ impl EventStoreError {
             | Self::OlderSchema { .. }
             | Self::AlteredMigration { .. }
             | Self::NotAdoptable { .. }
+            | Self::AheadOfCluster { .. }
+            | Self::Skipped { .. }
             | Self::Unsound { .. } => false,
         }
     }

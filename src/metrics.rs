@@ -65,7 +65,9 @@ declare_metrics! {
     Gauge HEAD_POSITION = "foldd_head_position", None,
         "Greatest committed global position of the log.";
     Gauge HORIZON_AGE_SECONDS = "foldd_horizon_age_seconds", Some(Unit::Seconds),
-        "For how long the oldest transaction that holds the horizon has been open.";
+        "For how long the horizon has stood still while committed events waited behind it.";
+    Gauge HORIZON_TIER = "foldd_horizon_tier", None,
+        "1 where readers go past transactions that have not appended, 0 where every open one holds them up.";
     Gauge HORIZON_BLOCKERS = "foldd_horizon_blockers", Some(Unit::Count),
         "Transactions that hold the horizon, by cause.";
     Gauge PHASE = "foldd_phase", None,
@@ -198,6 +200,7 @@ pub(crate) fn connections(role: ConnectionRole, open: usize) {
 pub(crate) struct StoreMetrics {
     head_position: Gauge,
     horizon_age: Gauge,
+    horizon_tier: Gauge,
     polls: Counter,
 }
 
@@ -207,6 +210,7 @@ impl StoreMetrics {
         Self {
             head_position: unset(HEAD_POSITION, vec![]),
             horizon_age: unset(HORIZON_AGE_SECONDS, vec![]),
+            horizon_tier: unset(HORIZON_TIER, vec![]),
             polls: metrics::counter!(POLLS_TOTAL),
         }
     }
@@ -217,12 +221,15 @@ impl StoreMetrics {
         self.head_position.set(head_position as f64);
     }
 
-    /// For how long the horizon has been held, and by how many of each cause; name all causes, most of them with 0.
+    /// Which tier is in force, for how long events have been withheld, and by how many of each cause; name all causes, most
+    /// of them with 0.
     pub(crate) fn horizon(
         &self,
+        tier: u8,
         age_seconds: f64,
         blockers: impl IntoIterator<Item = (&'static str, usize)>,
     ) {
+        self.horizon_tier.set(f64::from(tier));
         self.horizon_age.set(age_seconds);
         for (cause, count) in blockers {
             metrics::gauge!(HORIZON_BLOCKERS, "cause" => cause).set(count as f64);

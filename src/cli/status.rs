@@ -9,7 +9,6 @@ use super::args::Status as Args;
 use super::{Failure, connect_to_look, print, print_json};
 use crate::config::Loaded;
 use crate::ledger::status::{self, LagSource, ProjectionStatus, Status};
-use crate::store::Blocker;
 
 /// How often `--watch` looks.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -68,8 +67,11 @@ fn render(status: &Status) -> String {
             String::new()
         }
     );
-    for blocker in &store.blockers {
-        text.push_str(&format!("  held by {}\n", describe(blocker)));
+    if let Some(reason) = &store.tier_reason {
+        text.push_str(&format!("  tier 0: every open transaction holds up the readers, because {reason}\n"));
+    }
+    for blocker in store.blockers.iter().filter(|blocker| blocker.holds) {
+        text.push_str(&format!("  held by {blocker}\n"));
     }
     if status.projections.is_empty() {
         text.push_str(
@@ -131,26 +133,6 @@ fn table(projections: &[ProjectionStatus]) -> String {
         }
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
-}
-
-fn describe(blocker: &Blocker) -> String {
-    let who = match (&blocker.gid, blocker.pid) {
-        (Some(gid), _) => format!("prepared transaction '{gid}'"),
-        (None, Some(pid)) => format!("pid {pid}"),
-        (None, None) => "an unknown session".to_owned(),
-    };
-    let part = |name: &str, value: &Option<String>| {
-        value.as_ref().map_or_else(String::new, |value| format!(", {name} {value}"))
-    };
-    format!(
-        "{who} ({}{}{}{}{}{})",
-        blocker.cause.as_str(),
-        part("database", &blocker.database),
-        part("user", &blocker.user),
-        part("application", &blocker.application),
-        part("state", &blocker.state),
-        blocker.age_seconds.map_or_else(String::new, |seconds| format!(", open for {}", age(seconds))),
-    )
 }
 
 /// `561 470`: digits in groups, for people.

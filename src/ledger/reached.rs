@@ -3,6 +3,7 @@
 use sqlx::PgConnection;
 
 use crate::cursor::Cursor;
+use crate::store;
 
 /// The answer to one look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,11 +19,12 @@ pub(crate) enum Reached {
 /// Whether the live version of a projection, or the newest while none is live, has applied everything up to a cursor.
 ///
 /// Also when its checkpoint is short of it, but no event of its categories lies between and none can appear any more.
-pub(crate) async fn reached(conn: &mut PgConnection, name: &str, target: Cursor) -> sqlx::Result<Reached> {
+pub(crate) async fn reached(conn: &mut PgConnection, name: &str, target: Cursor) -> store::Result<Reached> {
+    let horizon = store::glance(conn).await?.horizon;
     let answer: Option<bool> = sqlx::query_scalar(
         "select (s.last_transaction_id, s.last_position) >= ($2::xid8, $3)
-                or (es_horizon() > $2::xid8 and not exists (
-                    select from es_read_after(s.categories, s.last_transaction_id, s.last_position, 1) e
+                or ($4::xid8 > $2::xid8 and not exists (
+                    select from es_read_after(s.categories, s.last_transaction_id, s.last_position, 1, $4::xid8) e
                     where (e.transaction_id, e.global_position) <= ($2::xid8, $3)))
          from es_projections p join es_subscriptions s on s.subscription_id = p.projection_id
          where p.projection_name = $1
@@ -31,6 +33,7 @@ pub(crate) async fn reached(conn: &mut PgConnection, name: &str, target: Cursor)
     .bind(name)
     .bind(target.transaction_id.to_string())
     .bind(target.global_position)
+    .bind(horizon.transaction_id().to_string())
     .fetch_optional(conn)
     .await?;
     Ok(match answer {

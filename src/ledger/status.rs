@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::phases::Trouble;
 use crate::cursor::Cursor;
-use crate::store::{self, Blocker};
+use crate::store::{self, Blocker, Glance, Horizon};
 
 /// Transactions that have been open for less are nobody's trouble yet, in seconds.
 const BLOCKER_MIN_AGE: f64 = 1.0;
@@ -33,11 +33,13 @@ pub(crate) struct StoreStatus {
     pub(crate) head_position: i64,
     /// Readers stay below this stamp.
     pub(crate) horizon: String,
-    /// For how long the oldest transaction that holds the horizon has been open, in seconds.
+    /// For how long the oldest transaction that withholds committed events has been open, in seconds; 0 when none are.
     pub(crate) horizon_age_seconds: f64,
-    /// Which horizon is in force; 0 is the oldest running transaction.
+    /// Which horizon is in force; 0 is the oldest running transaction, 1 goes past those that have not appended.
     pub(crate) tier: u8,
-    /// Who holds the horizon.
+    /// Why it is tier 0.
+    pub(crate) tier_reason: Option<String>,
+    /// Who has had an xid for more than a second; `holds` says of which ones readers wait for.
     pub(crate) blockers: Vec<Blocker>,
 }
 
@@ -128,28 +130,34 @@ pub(crate) async fn read(
     lag: LagSource,
     only: Option<&str>,
 ) -> store::Result<Status> {
+    let glance = store::glance(conn).await?;
     Ok(Status {
-        store: read_store(conn).await?,
-        projections: read_projections(conn, lag, only).await?,
+        store: read_store(conn, &glance).await?,
+        projections: read_projections(conn, lag, only, &glance.horizon).await?,
         replicas: read_replicas(conn).await?,
     })
 }
 
-async fn read_store(conn: &mut PgConnection) -> store::Result<StoreStatus> {
-    let (head_position, horizon): (i64, String) = sqlx::query_as(
-        "select (select coalesce(max(global_position), 0) from es_events), es_horizon()::text",
-    )
-    .fetch_one(&mut *conn)
-    .await?;
-    let blockers = store::blockers(conn, BLOCKER_MIN_AGE).await?;
-    let horizon_age_seconds = blockers.iter().filter_map(|blocker| blocker.age_seconds).fold(0.0, f64::max);
-    Ok(StoreStatus { head_position, horizon, horizon_age_seconds, tier: 0, blockers })
+async fn read_store(conn: &mut PgConnection, glance: &Glance) -> store::Result<StoreStatus> {
+    let unproven = store::why_unproven(conn).await?;
+    let tier = u8::from(unproven.is_none());
+    let blockers = store::blockers(conn, BLOCKER_MIN_AGE, tier).await?;
+    let held = blockers.iter().filter(|blocker| blocker.holds && glance.withholds);
+    Ok(StoreStatus {
+        head_position: glance.head_position,
+        horizon: glance.horizon.transaction_id().to_string(),
+        horizon_age_seconds: held.filter_map(|blocker| blocker.age_seconds).fold(0.0, f64::max),
+        tier,
+        tier_reason: unproven,
+        blockers,
+    })
 }
 
 async fn read_projections(
     conn: &mut PgConnection,
     lag: LagSource,
     only: Option<&str>,
+    horizon: &Horizon,
 ) -> store::Result<Vec<ProjectionStatus>> {
     // A phase is only as true as its publisher is alive: without a holder a projection stands by, unless it halted.
     let rows = sqlx::query(
@@ -159,15 +167,15 @@ async fn read_projections(
                      when ph.phase = 'halted' then 'halted' else 'standby' end as phase,
                 ph.error,
                 case when r.lease_until > clock_timestamp() then coalesce(ph.events_per_second, 0) else 0 end as rate,
-                case when $1 then es_count_after(s.categories, s.last_transaction_id, s.last_position)
+                case when $1 then es_count_after(s.categories, s.last_transaction_id, s.last_position, $3::xid8)
                      else coalesce(ph.lag_events, 0) end as lag_events,
                 case when $1 then (
                          select extract(epoch from clock_timestamp() - e.created_at)::float8
-                         from es_read_after(s.categories, s.last_transaction_id, s.last_position, 1) e)
+                         from es_read_after(s.categories, s.last_transaction_id, s.last_position, 1, $3::xid8) e)
                      else ph.lag_seconds end as lag_seconds,
-                es_count_after(s.categories, greatest(s.last_transaction_id, es_horizon()), 0,
+                es_count_after(s.categories, greatest(s.last_transaction_id, $3::xid8), 0,
                                '18446744073709551615'::xid8) as withheld,
-                case when p.role = 'building' then es_count_after(s.categories, '0', 0) end as total
+                case when p.role = 'building' then es_count_after(s.categories, '0', 0, $3::xid8) end as total
          from es_projections p
          join es_subscriptions s on s.subscription_id = p.projection_id
          left join es_phases ph on ph.subscription_id = s.subscription_id
@@ -177,6 +185,7 @@ async fn read_projections(
     )
     .bind(lag == LagSource::Counted)
     .bind(only)
+    .bind(horizon.transaction_id().to_string())
     .fetch_all(&mut *conn)
     .await?;
     let mut projections: Vec<ProjectionStatus> = rows.iter().map(projection).collect::<sqlx::Result<_>>()?;

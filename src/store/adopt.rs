@@ -142,6 +142,7 @@ const COLUMNS: [&str; 3] = [
          add column if not exists applied_position bigint not null default 0,
          add column if not exists fence_token bigint not null default 0,
          add column if not exists holder uuid,
+         add column if not exists drawn_position bigint,
          alter column last_position set default 0, alter column last_transaction_id set default '0',
          alter column updated_at set default now()",
 ];

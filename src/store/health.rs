@@ -5,6 +5,7 @@
 use sqlx::PgConnection;
 
 use super::Result;
+use super::order::require_order;
 use crate::error::EventStoreError;
 
 /// The indexes of `es_events` that appending and reading rest on: columns, name, whether it is unique.
@@ -16,16 +17,28 @@ const INDEXES: [(&str, &str, bool); 5] = [
     ("transaction_id, global_position", "es_events_order_idx", false),
 ];
 
-/// Fails when the server is a standby, an index is missing, or positions are drawn out of order.
-///
-/// An index is known by its columns, whatever its name. One that is being built, or whose building failed, does not count.
+/// Fails when the server is a standby, an index is missing, positions are drawn out of order, or stamps are ahead of
+/// the cluster.
 ///
 /// # Errors
-/// [`InRecovery`](EventStoreError::InRecovery) and [`Unsound`](EventStoreError::Unsound).
+/// [`InRecovery`](EventStoreError::InRecovery), [`Unsound`](EventStoreError::Unsound) and
+/// [`AheadOfCluster`](EventStoreError::AheadOfCluster).
 pub(crate) async fn require_sound(conn: &mut PgConnection) -> Result<()> {
-    let (in_recovery, sequence, cache, indexes): (bool, Option<String>, Option<i64>, Vec<String>) =
-        sqlx::query_as(
-            "select pg_is_in_recovery(), seqrelid::regclass::text, seqcache,
+    if sqlx::query_scalar("select pg_is_in_recovery()").fetch_one(&mut *conn).await? {
+        return Err(EventStoreError::InRecovery);
+    }
+    if let Some((problem, remedy)) = unsound(conn).await? {
+        return Err(EventStoreError::Unsound { problem, remedy });
+    }
+    require_order(conn).await
+}
+
+/// What is wrong with indexes and the sequence of positions, and what to do about it.
+///
+/// An index is known by its columns, whatever its name. One that is being built, or whose building failed, does not count.
+pub(super) async fn unsound(conn: &mut PgConnection) -> Result<Option<(String, String)>> {
+    let (sequence, cache, indexes): (Option<String>, Option<i64>, Vec<String>) = sqlx::query_as(
+        "select seqrelid::regclass::text, seqcache,
                     array(select case when i.indisunique then 'unique ' else '' end
                                  || (select string_agg(a.attname, ', ' order by key.nth)
                                      from unnest(i.indkey) with ordinality key (attnum, nth)
@@ -35,12 +48,9 @@ pub(crate) async fn require_sound(conn: &mut PgConnection) -> Result<()> {
                             and i.indexprs is null)
              from (select pg_get_serial_sequence('es_events', 'global_position')::regclass) as drawn (oid)
              left join pg_sequence on seqrelid = drawn.oid",
-        )
-        .fetch_one(conn)
-        .await?;
-    if in_recovery {
-        return Err(EventStoreError::InRecovery);
-    }
+    )
+    .fetch_one(conn)
+    .await?;
     for (columns, name, unique) in INDEXES {
         let is_it = |found: &String| match found.strip_prefix("unique ") {
             Some(found) => found == columns,
@@ -48,25 +58,23 @@ pub(crate) async fn require_sound(conn: &mut PgConnection) -> Result<()> {
         };
         if !indexes.iter().any(is_it) {
             let kind = if unique { "unique index" } else { "index" };
-            return Err(EventStoreError::Unsound {
-                problem: format!("index {name} of es_events is missing or invalid"),
-                remedy: format!(
+            return Ok(Some((
+                format!("index {name} of es_events is missing or invalid"),
+                format!(
                     "drop what is left of it, then create {kind} concurrently {name} on es_events ({columns})"
                 ),
-            });
+            )));
         }
     }
-    match (sequence, cache) {
-        (Some(sequence), Some(cache)) if cache > 1 => Err(EventStoreError::Unsound {
-            problem: format!(
+    Ok(match (sequence, cache) {
+        (Some(sequence), Some(cache)) if cache > 1 => Some((
+            format!(
                 "sequence {sequence} has a cache of {cache}, so sessions draw global positions out of order"
             ),
-            remedy: format!(
-                "alter sequence {sequence} cache 1, then let every session that appends reconnect"
-            ),
-        }),
-        _ => Ok(()),
-    }
+            format!("alter sequence {sequence} cache 1, then let every session that appends reconnect"),
+        )),
+        _ => None,
+    })
 }
 
 /// The schema that has a store which this session does not see.

@@ -1,19 +1,24 @@
 //! The horizon: how far the log can be read without missing anything.
+//!
+//! **Tier 0** is the oldest transaction that is running, whatever it does. **Tier 1** proves of those that hold it up that
+//! they have not appended, and goes past them. Its steps have an order, and here is what keeps it: [`raise_floor`]
+//! makes a [`Floor`], [`prove`] consumes it and makes a [`Horizon`], and a page read takes a `Horizon`. So the floor was
+//! raised before anybody was looked at, and whoever was looked at and has ended since is visible to the read. Why that
+//! is enough stands at `es_proven_horizon` in `migrations/0005_read.sql`.
 
 use std::collections::HashMap;
 
-use serde::Serialize;
-use sqlx::{FromRow, PgConnection, Row};
+use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::Result;
 
-/// A proof that no transaction below it is still running.
+/// A proof that nothing below it can still be appended.
 ///
-/// Only the watcher's look at the log makes one, and a page read takes it by reference to a value that exists already: so the proof is
-/// older than the read, and whatever ended before the proof is visible to the read. It names the life of the server
-/// in which it was seen. After a crash or a promotion, xids that left no trace in the WAL are given out again, and a
-/// proof about them is void; a batch refuses it then.
+/// Only looking at the log makes one, and a page read takes a value that exists already: so the proof is older than the
+/// read, and whatever ended before the proof is visible to the read. It names the life of the server in which it was
+/// seen. After a crash or a promotion, xids that left no trace in the WAL are given out again, and a proof about them is
+/// void; a batch refuses it then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Horizon {
     transaction_id: u64,
@@ -40,8 +45,10 @@ pub(crate) type Growth = HashMap<String, i64>;
 #[derive(Debug, Clone)]
 pub(crate) struct Observation {
     pub(crate) horizon: Horizon,
-    /// The oldest xid not yet given out, as the statement saw it. The horizon stands still behind it.
+    /// The oldest xid not yet given out, as the log counts it. The horizon stands still behind it.
     pub(crate) newest: u64,
+    /// Whether there are committed events that readers must not see yet.
+    pub(crate) withholds: bool,
     /// The greatest committed global position; 0 in an empty log.
     pub(crate) head_position: i64,
     /// What came below the horizon since the one before; empty at the first look.
@@ -55,18 +62,18 @@ pub(crate) async fn observe(conn: &mut PgConnection, previous: Option<&Horizon>)
     let since = previous.map(|horizon| horizon.transaction_id.to_string());
     let sql = "
         with seen as materialized (
-            select es_horizon() as horizon, pg_snapshot_xmax(pg_current_snapshot()) as newest,
-                   (select incarnation from es_incarnation) as incarnation,
-                   (select coalesce(max(global_position), 0) from es_events) as head
+            select es_horizon() as horizon, es_counted(pg_snapshot_xmax(pg_current_snapshot())) as newest,
+                   es_current_incarnation() as incarnation,
+                   (select coalesce(max(global_position), 0) from es_events) as head,
+                   (select e.transaction_id from es_events e
+                    order by e.transaction_id desc, e.global_position desc limit 1) as last_stamp
         )
-        select seen.horizon::text::bigint, seen.newest::text::bigint, seen.incarnation, seen.head, grown.category,
-               grown.events
+        select seen.horizon::text::bigint, seen.newest::text::bigint, seen.incarnation, seen.head,
+               coalesce(seen.last_stamp >= greatest(seen.horizon, $1::xid8), false), grown.category, grown.events
         from seen left join lateral es_growth($1::xid8, seen.horizon) grown on $1 is not null";
     let mut rows = sqlx::query(sql).bind(since.as_deref()).fetch_all(&mut *conn).await?;
     if rows[0].try_get::<Option<Uuid>, _>(2)?.is_none() {
-        sqlx::query("insert into es_incarnation default values on conflict do nothing")
-            .execute(&mut *conn)
-            .await?;
+        sqlx::query("select es_begin_incarnation()").execute(&mut *conn).await?;
         rows = sqlx::query(sql).bind(None::<String>).fetch_all(&mut *conn).await?;
     }
     let first = &rows[0];
@@ -77,31 +84,118 @@ pub(crate) async fn observe(conn: &mut PgConnection, previous: Option<&Horizon>)
     let mut growth = Growth::new();
     if previous.is_some_and(|previous| previous.incarnation == horizon.incarnation) {
         for row in &rows {
-            if let Some(category) = row.try_get(4)? {
-                growth.insert(category, row.try_get(5)?);
+            if let Some(category) = row.try_get(5)? {
+                growth.insert(category, row.try_get(6)?);
             }
         }
     }
     Ok(Observation {
         newest: first.try_get::<i64, _>(1)?.cast_unsigned(),
         head_position: first.try_get(3)?,
+        withholds: first.try_get(4)?,
         horizon,
         growth,
     })
 }
 
-/// Looks once and writes nothing: the tier-0 horizon and the greatest committed position, for a reader without a checkpoint.
-///
-/// In a log that no daemon has looked at, the server's life has no name yet; no batch takes such a horizon.
-pub(crate) async fn glance(conn: &mut PgConnection) -> Result<(Horizon, i64)> {
-    let (horizon, incarnation, head): (i64, Option<Uuid>, i64) = sqlx::query_as(
-        "select es_horizon()::text::bigint, (select incarnation from es_incarnation),
-                (select coalesce(max(global_position), 0) from es_events)",
+/// The stamp floor, raised above everything that has been appended: the first step of a proof. It is spent on one.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    incarnation: Uuid,
+}
+
+/// Raises the floor to the newest transaction that anybody can have. In a transaction of its own, which commits before
+/// this returns.
+pub(crate) async fn raise_floor(conn: &mut PgConnection) -> Result<Floor> {
+    let (_, incarnation): (String, Option<Uuid>) = sqlx::query_as(
+        "select es_raise_stamp_floor(es_counted(pg_snapshot_xmax(pg_current_snapshot())))::text,
+                es_current_incarnation()",
     )
     .fetch_one(conn)
     .await?;
-    let incarnation = incarnation.unwrap_or_default();
-    Ok((Horizon { transaction_id: horizon.cast_unsigned(), incarnation }, head))
+    Ok(Floor { incarnation: incarnation.unwrap_or_default() })
+}
+
+/// Looks at who is running, and proves as much as can be proven below the floor.
+///
+/// `None` when the server has begun another life since the floor was raised: a crash may have taken the raise with it.
+pub(crate) async fn prove(conn: &mut PgConnection, floor: Floor) -> Result<Option<Horizon>> {
+    let (transaction_id, incarnation): (i64, Option<Uuid>) =
+        sqlx::query_as("select es_proven_horizon()::text::bigint, es_current_incarnation()")
+            .fetch_one(conn)
+            .await?;
+    let same_life = incarnation == Some(floor.incarnation);
+    Ok(same_life
+        .then(|| Horizon { transaction_id: transaction_id.cast_unsigned(), incarnation: floor.incarnation }))
+}
+
+/// What a horizon uncovers beyond an earlier one, and whether committed events are left beyond it. Asked in a later
+/// statement than the proof, and so with a newer snapshot.
+pub(crate) async fn uncovered(
+    conn: &mut PgConnection,
+    previous: &Horizon,
+    horizon: &Horizon,
+) -> Result<(Growth, bool)> {
+    let rows: Vec<(Option<String>, Option<i64>, bool)> = sqlx::query_as(
+        "select grown.category, grown.events, coalesce(last.transaction_id >= $2::xid8, false)
+         from (select 1) as one
+         left join (select e.transaction_id from es_events e
+                    order by e.transaction_id desc, e.global_position desc limit 1) last on true
+         left join lateral es_growth($1::xid8, $2::xid8) grown on true",
+    )
+    .bind(previous.transaction_id.to_string())
+    .bind(horizon.transaction_id.to_string())
+    .fetch_all(conn)
+    .await?;
+    let withholds = rows.first().is_some_and(|(_, _, withholds)| *withholds);
+    Ok((rows.into_iter().filter_map(|(category, events, _)| category.zip(events)).collect(), withholds))
+}
+
+/// Why this session cannot prove a horizon and has to take the oldest running transaction for it; `None` when it can.
+///
+/// That is tier 0: always right, and held up by every transaction of the cluster that has an xid.
+pub(crate) async fn why_unproven(conn: &mut PgConnection) -> Result<Option<String>> {
+    Ok(sqlx::query_scalar(
+        "select coalesce(es_why_unproven(),
+                         case when not has_function_privilege('es_raise_stamp_floor(xid8)', 'execute')
+                              then format('role %s may not execute es_raise_stamp_floor(xid8)', current_user) end)",
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
+/// What one look at the log tells that writes nothing and raises nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Glance {
+    /// As far as the floor allows that somebody raised before.
+    pub(crate) horizon: Horizon,
+    /// The greatest committed global position; 0 in an empty log.
+    pub(crate) head_position: i64,
+    /// Whether there are committed events beyond the horizon.
+    pub(crate) withholds: bool,
+}
+
+/// Looks without a daemon: for readers without a checkpoint, and for whoever wants to know how things are.
+///
+/// In a log that no daemon has looked at, the server's life has no name yet; no batch takes such a horizon.
+pub(crate) async fn glance(conn: &mut PgConnection) -> Result<Glance> {
+    let (transaction_id, incarnation): (i64, Option<Uuid>) =
+        sqlx::query_as("select es_proven_horizon()::text::bigint, es_current_incarnation()")
+            .fetch_one(&mut *conn)
+            .await?;
+    let horizon = Horizon {
+        transaction_id: transaction_id.cast_unsigned(),
+        incarnation: incarnation.unwrap_or_default(),
+    };
+    let (head_position, withholds) = sqlx::query_as(
+        "select (select coalesce(max(global_position), 0) from es_events),
+                coalesce((select e.transaction_id from es_events e
+                          order by e.transaction_id desc, e.global_position desc limit 1) >= $1::xid8, false)",
+    )
+    .bind(horizon.transaction_id.to_string())
+    .fetch_one(conn)
+    .await?;
+    Ok(Glance { horizon, head_position, withholds })
 }
 
 /// Committed events that readers must not see yet, by category: those from the horizon on.
@@ -112,127 +206,4 @@ pub(crate) async fn withheld(conn: &mut PgConnection, horizon: &Horizon) -> Resu
             .fetch_all(conn)
             .await?;
     Ok(rows.into_iter().collect())
-}
-
-/// Why a transaction holds the horizon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BlockerCause {
-    /// It has appended and not ended.
-    Appender,
-    /// It writes something else in this database.
-    Bystander,
-    /// It writes in another database of the cluster.
-    OtherDatabase,
-    /// It is prepared and waits for `COMMIT PREPARED`.
-    Prepared,
-    /// Its commit waits for a standby.
-    Syncrep,
-    /// It is a batch of a foldd worker.
-    OwnWorker,
-}
-
-impl BlockerCause {
-    /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 6] = [
-        Self::Appender,
-        Self::Bystander,
-        Self::OtherDatabase,
-        Self::Prepared,
-        Self::Syncrep,
-        Self::OwnWorker,
-    ];
-
-    /// As it stands in JSON and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Appender => "appender",
-            Self::Bystander => "bystander",
-            Self::OtherDatabase => "other_database",
-            Self::Prepared => "prepared",
-            Self::Syncrep => "syncrep",
-            Self::OwnWorker => "own_worker",
-        }
-    }
-}
-
-/// A transaction that holds the horizon. Never its query text.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Blocker {
-    /// Why it matters.
-    pub cause: BlockerCause,
-    /// The backend's process id; `None` for a prepared transaction.
-    pub pid: Option<i32>,
-    /// The global identifier of a prepared transaction.
-    pub gid: Option<String>,
-    /// The database it works in.
-    pub database: Option<String>,
-    /// The role.
-    pub user: Option<String>,
-    /// The application's name for itself.
-    pub application: Option<String>,
-    /// `active`, `idle in transaction` … `None` when this role may not see it.
-    pub state: Option<String>,
-    /// What it waits for.
-    pub wait_event: Option<String>,
-    /// How long its transaction has been open, in seconds.
-    pub age_seconds: Option<f64>,
-}
-
-/// Names everybody who has held an xid for at least `min_age_seconds`, oldest first.
-///
-/// `state` and age of other roles' sessions are null without `pg_read_all_stats`.
-pub(crate) async fn blockers(conn: &mut PgConnection, min_age_seconds: f64) -> Result<Vec<Blocker>> {
-    let sql = "
-        with writers as (
-            select pid, null::text as gid, datname::text as database, usename::text as username, application_name,
-                   state, wait_event, extract(epoch from clock_timestamp() - xact_start)::float8 as age
-            from pg_stat_activity where backend_xid is not null and pid <> pg_backend_pid()
-            union all
-            select null, gid, database::text, owner::text, null, 'prepared', null,
-                   extract(epoch from clock_timestamp() - prepared)::float8
-            from pg_prepared_xacts
-        )
-        select pid, gid, database, username, application_name, state, wait_event, greatest(age, 0) as age,
-               gid is not null as prepared, database is distinct from current_database() as elsewhere,
-               exists (select from pg_locks l
-                       where l.pid = writers.pid and l.locktype = 'relation' and l.granted
-                         and l.relation = 'es_events'::regclass
-                         and l.mode in ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock',
-                                        'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')) as appends
-        from writers where coalesce(age, $1) >= $1
-        order by age desc nulls last";
-    Ok(sqlx::query_as(sql).bind(min_age_seconds).fetch_all(conn).await?)
-}
-
-impl FromRow<'_, sqlx::postgres::PgRow> for Blocker {
-    fn from_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
-        let application: Option<String> = row.try_get("application_name")?;
-        let wait_event: Option<String> = row.try_get("wait_event")?;
-        let cause = if row.try_get("prepared")? {
-            BlockerCause::Prepared
-        } else if row.try_get("elsewhere")? {
-            BlockerCause::OtherDatabase
-        } else if application.as_deref().is_some_and(|name| name.starts_with("foldd worker")) {
-            BlockerCause::OwnWorker
-        } else if wait_event.as_deref() == Some("SyncRep") {
-            BlockerCause::Syncrep
-        } else if row.try_get("appends")? {
-            BlockerCause::Appender
-        } else {
-            BlockerCause::Bystander
-        };
-        Ok(Self {
-            cause,
-            pid: row.try_get("pid")?,
-            gid: row.try_get("gid")?,
-            database: row.try_get("database")?,
-            user: row.try_get("username")?,
-            application: application.filter(|name| !name.is_empty()),
-            state: row.try_get("state")?,
-            wait_event,
-            age_seconds: row.try_get("age")?,
-        })
-    }
 }

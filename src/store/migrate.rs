@@ -39,6 +39,7 @@ pub(crate) const MIGRATIONS: &[Migration] = migrations! {
     7 "0007_snapshots"
     8 "0008_books"
     9 "0009_fold"
+    10 "0010_restore"
 };
 
 /// What migrating did.

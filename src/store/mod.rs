@@ -16,10 +16,13 @@
 mod adopt;
 mod aggregates;
 mod append;
+mod blockers;
+mod doctor;
 mod health;
 mod horizon;
 mod identity;
 mod migrate;
+mod order;
 mod read;
 mod scope;
 mod snapshot;
@@ -28,12 +31,18 @@ use sqlx::PgPool;
 
 pub use append::{Appended, ImportEvent};
 pub(crate) use append::{Columns, append, append_many};
+pub(crate) use blockers::blockers;
+pub use blockers::{Blocker, BlockerCause};
+pub(crate) use doctor::{Finding, Health, examine};
 pub(crate) use health::require_sound;
-pub use horizon::{Blocker, BlockerCause, Horizon};
-pub(crate) use horizon::{Growth, Observation, blockers, glance, observe, withheld};
+pub use horizon::Horizon;
+pub(crate) use horizon::{
+    Glance, Growth, Observation, glance, observe, prove, raise_floor, uncovered, why_unproven, withheld,
+};
 pub(crate) use identity::{Known, ids_in, known, last_id_in};
 pub use migrate::Migrated;
 pub(crate) use migrate::{KNOWN as SCHEMA_VERSION, require_current};
+pub(crate) use order::{Rebase, note_horizon, plan_rebase, rebase, require_order, settle};
 pub use read::Lag;
 pub(crate) use read::{Page, count_after, cursor_of, head, read_page_in, stream_page};
 pub use scope::{CommittedEvents, TransactionScope};

@@ -129,14 +129,17 @@ impl EventStore {
     /// # Errors
     /// [`UnknownSubscription`](EventStoreError::UnknownSubscription) when there is no such subscription.
     pub async fn projection_lag(&self, subscription_id: &str) -> Result<Lag> {
+        let mut conn = self.pool().acquire().await?;
+        let horizon = super::glance(&mut conn).await?.horizon;
         let row: Option<(i64, Option<f64>)> = sqlx::query_as(
-            "select es_count_after(s.categories, s.last_transaction_id, s.last_position),
+            "select es_count_after(s.categories, s.last_transaction_id, s.last_position, $2::xid8),
                     (select extract(epoch from clock_timestamp() - e.created_at)::float8
-                     from es_read_after(s.categories, s.last_transaction_id, s.last_position, 1) e)
+                     from es_read_after(s.categories, s.last_transaction_id, s.last_position, 1, $2::xid8) e)
              from es_subscriptions s where s.subscription_id = $1",
         )
         .bind(subscription_id)
-        .fetch_optional(self.pool())
+        .bind(horizon.transaction_id().to_string())
+        .fetch_optional(&mut *conn)
         .await?;
         let (events, age) =
             row.ok_or_else(|| EventStoreError::UnknownSubscription(subscription_id.to_owned()))?;
@@ -282,7 +285,7 @@ pub(crate) async fn cursor_of(conn: &mut PgConnection, position: i64) -> Result<
          where global_position <= $1
            and (exists (select from es_events where global_position = $1)
                 or (exists (select from es_events where global_position > $1)
-                    and es_horizon() = pg_snapshot_xmax(pg_current_snapshot())))
+                    and es_horizon() = es_counted(pg_snapshot_xmax(pg_current_snapshot()))))
          order by global_position desc limit 1",
     )
     .bind(position)

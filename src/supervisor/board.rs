@@ -18,14 +18,14 @@ const SMOOTHING: f64 = 0.4;
 #[derive(Debug, Clone)]
 pub(crate) struct Sight {
     pub(crate) horizon: Horizon,
-    /// Whether transactions are running that hold the horizon.
+    /// Whether committed events wait behind it.
     pub(crate) stalled: bool,
-    /// When the horizon last moved, or had nothing to wait for.
+    /// When the horizon last moved, or withheld nothing.
     pub(crate) moved_at: Instant,
 }
 
 impl Sight {
-    /// For how long the horizon has stood still while there was something behind it.
+    /// For how long the horizon has stood still while committed events waited behind it.
     pub(crate) fn horizon_age(&self) -> Duration {
         if self.stalled { self.moved_at.elapsed() } else { Duration::ZERO }
     }
@@ -36,6 +36,13 @@ impl Sight {
 pub(crate) struct Board {
     lines: Mutex<Vec<Line>>,
     sight: Mutex<Option<Sight>>,
+    unproven: Mutex<Option<Unproven>>,
+}
+
+/// Whether the horizon can be proven here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Unproven {
+    reason: Option<String>,
 }
 
 /// One subscription on the board.
@@ -86,6 +93,29 @@ impl Board {
     /// What the watcher saw last.
     pub(crate) fn sight(&self) -> Option<Sight> {
         self.sight.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes why the horizon cannot be proven here, or that it can, and says it once.
+    pub(crate) fn set_unproven(&self, reason: Option<String>) {
+        let mut known = self.unproven.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Unproven { reason };
+        if known.as_ref() != Some(&now) {
+            match (&now.reason, &*known) {
+                (Some(reason), _) => tracing::warn!(
+                    remedy = "see `foldd doctor`",
+                    "tier 0: every open transaction of the cluster holds up the readers, because {reason}"
+                ),
+                (None, Some(_)) => tracing::info!("tier 1 again: only who has appended holds up the readers"),
+                (None, None) => {}
+            }
+            *known = Some(now);
+        }
+    }
+
+    /// Why the horizon cannot be proven here; `None` when it can.
+    pub(crate) fn unproven(&self) -> Option<String> {
+        let known = self.unproven.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().and_then(|known| known.reason.clone())
     }
 
     /// Notes how old the next event of each lagging subscription is; the others have none.

@@ -1,11 +1,11 @@
 //! The clerk: keeps the books on one connection. Prepares projections, renews the lease, publishes the board.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +14,7 @@ use super::board::Unprepared;
 use crate::backoff::Backoff;
 use crate::engine::build::{BuildError, Ready, prepare};
 use crate::engine::run::View;
-use crate::error::{chain, told, with_remedy};
+use crate::error::{EventStoreError, chain, with_remedy};
 use crate::ledger::status::{LagSource, Status};
 use crate::ledger::{lease, phases, status};
 use crate::metrics::{ConnectionRole, StoreMetrics};
@@ -25,6 +25,8 @@ use crate::store::{self, BlockerCause};
 const EDITION: Duration = Duration::from_secs(1);
 /// From this horizon age on, blockers are named.
 const BLOCKED: Duration = Duration::from_secs(1);
+/// How often it is asked whether the log's stamps still fit the cluster, and noted how far the log was read.
+const EXAMINATION: Duration = Duration::from_secs(60);
 /// An edition that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -40,7 +42,7 @@ pub(crate) async fn open(
         let error = match daemon.connector.connect("clerk", Some(daemon.limits())).await {
             Ok(mut conn) => match prepare_all(&mut conn, daemon, projections).await {
                 Ok((ready, unprepared)) => return Ok((conn, ready, unprepared)),
-                Err(error) if crate::error::is_transient(&error) => told(&error),
+                Err(error) if error.is_retryable() => with_remedy(chain(&error), error.remedy()),
                 Err(error) => return Err(error.into()),
             },
             Err(error) if error.may_pass() => with_remedy(chain(&error), error.remedy()),
@@ -56,7 +58,8 @@ async fn prepare_all(
     conn: &mut PgConnection,
     daemon: &Daemon,
     projections: &[Projection],
-) -> sqlx::Result<(Vec<Ready>, Vec<Unprepared>)> {
+) -> store::Result<(Vec<Ready>, Vec<Unprepared>)> {
+    store::settle(conn).await?;
     beat(conn, daemon, false).await?;
     let (mut ready, mut unprepared) = (Vec::new(), Vec::new());
     for projection in projections {
@@ -72,7 +75,9 @@ async fn prepare_all(
                 }
                 ready.push(prepared);
             }
-            Err(BuildError::Database(error)) if crate::error::is_transient(&error) => return Err(error),
+            Err(BuildError::Database(error)) if crate::error::is_transient(&error) => {
+                return Err(error.into());
+            }
             Err(error) => {
                 let trouble = error.trouble();
                 tracing::error!(
@@ -115,6 +120,8 @@ pub(crate) struct Desk {
     pub(crate) close: CancellationToken,
     /// Cancelled when draining begins.
     pub(crate) drain: CancellationToken,
+    /// Told when going on would lose events: the daemon ends.
+    pub(crate) alarm: mpsc::Sender<EventStoreError>,
 }
 
 /// Keeps the books until closed, then gives every lease back and signs off.
@@ -156,10 +163,19 @@ async fn session(desk: &Desk, conn: &mut PgConnection, backoff: &mut Backoff) ->
     {
         return chain(&error);
     }
+    let mut named = HashSet::new();
+    let mut examined: Option<Instant> = None;
     loop {
         let interval = last.elapsed();
         last = Instant::now();
-        match tokio::time::timeout(DEADLINE, edition(desk, conn, interval)).await {
+        if examined.is_none_or(|examined| examined.elapsed() >= EXAMINATION) {
+            match tokio::time::timeout(DEADLINE, examine(desk, conn)).await {
+                Ok(Ok(noted)) => examined = noted.then(Instant::now),
+                Ok(Err(error)) => return chain(&error),
+                Err(_) => return "no answer before the deadline".to_owned(),
+            }
+        }
+        match tokio::time::timeout(DEADLINE, edition(desk, conn, interval, &mut named)).await {
             Ok(Ok(())) => backoff.reset(),
             Ok(Err(error)) => return chain(&error),
             Err(_) => return "no answer before the deadline".to_owned(),
@@ -168,7 +184,28 @@ async fn session(desk: &Desk, conn: &mut PgConnection, backoff: &mut Backoff) ->
     }
 }
 
-async fn edition(desk: &Desk, conn: &mut PgConnection, interval: Duration) -> store::Result<()> {
+/// Asks whether the stamps still fit the cluster, and sounds the alarm if not; notes how far the log was read, once the
+/// watcher knows.
+async fn examine(desk: &Desk, conn: &mut PgConnection) -> store::Result<bool> {
+    match store::require_order(conn).await {
+        Err(ahead @ EventStoreError::AheadOfCluster { .. }) => {
+            // Nobody listens any more: the daemon is ending already.
+            let _ = desk.alarm.send(ahead).await;
+            return Ok(true);
+        }
+        order => order?,
+    }
+    let Some(sight) = desk.daemon.board.sight() else { return Ok(false) };
+    store::note_horizon(conn, &sight.horizon).await?;
+    Ok(true)
+}
+
+async fn edition(
+    desk: &Desk,
+    conn: &mut PgConnection,
+    interval: Duration,
+    named: &mut HashSet<(Option<i32>, Option<String>)>,
+) -> store::Result<()> {
     let daemon = &desk.daemon;
     beat(conn, daemon, desk.drain.is_cancelled()).await?;
     let sight = daemon.board.sight();
@@ -177,7 +214,7 @@ async fn edition(desk: &Desk, conn: &mut PgConnection, interval: Duration) -> st
         _ => HashMap::new(),
     };
     if let Some(sight) = &sight {
-        count_blockers(conn, sight.horizon_age(), &desk.metrics).await?;
+        name_blockers(desk, conn, sight.horizon_age(), named).await?;
     }
     let now = phases::server_time(conn).await?;
     let view = desk.views.borrow().clone();
@@ -198,13 +235,33 @@ async fn edition(desk: &Desk, conn: &mut PgConnection, interval: Duration) -> st
     Ok(())
 }
 
-/// Counts blockers by cause, once they matter.
-async fn count_blockers(conn: &mut PgConnection, age: Duration, metrics: &StoreMetrics) -> store::Result<()> {
-    let blockers =
-        if age >= BLOCKED { store::blockers(conn, BLOCKED.as_secs_f64()).await? } else { Vec::new() };
+/// Counts who holds the horizon, by cause, and says of each who it is: once, when it begins to matter.
+async fn name_blockers(
+    desk: &Desk,
+    conn: &mut PgConnection,
+    age: Duration,
+    named: &mut HashSet<(Option<i32>, Option<String>)>,
+) -> store::Result<()> {
+    let mut blockers = Vec::new();
+    let unproven = desk.daemon.board.unproven();
+    let tier = u8::from(unproven.is_none());
+    if age >= BLOCKED {
+        blockers = store::blockers(conn, BLOCKED.as_secs_f64(), tier).await?;
+        blockers.retain(|blocker| blocker.holds);
+    }
+    let still: HashSet<_> = blockers.iter().map(|blocker| (blocker.pid, blocker.gid.clone())).collect();
+    for blocker in &blockers {
+        if named.insert((blocker.pid, blocker.gid.clone())) {
+            tracing::warn!(
+                remedy = "end it, and set idle_in_transaction_session_timeout for writers' roles",
+                "committed events wait for {blocker}"
+            );
+        }
+    }
+    named.retain(|holder| still.contains(holder));
     let by_cause = BlockerCause::ALL
         .map(|cause| (cause.as_str(), blockers.iter().filter(|blocker| blocker.cause == cause).count()));
-    metrics.horizon(age.as_secs_f64(), by_cause);
+    desk.metrics.horizon(tier, age.as_secs_f64(), by_cause);
     Ok(())
 }
 

@@ -17,6 +17,7 @@ pub(crate) mod board;
 mod clerk;
 pub(crate) mod connector;
 mod roster;
+mod stall;
 mod watcher;
 mod workers;
 
@@ -24,12 +25,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::engine::run::{Subscription, Terms};
+use crate::error::EventStoreError;
 use crate::ledger::status::Status;
 use crate::metrics::{self, ConnectionRole, StoreMetrics};
 use crate::projection::Projection;
@@ -76,9 +78,9 @@ pub(crate) enum SupervisorError {
     /// There is no connection, and waiting will not help.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The database refused, and waiting will not help.
-    #[error("the database reported an error")]
-    Database(#[from] sqlx::Error),
+    /// The log cannot be read without losing events, or the database refused, and waiting will not help.
+    #[error(transparent)]
+    Store(#[from] EventStoreError),
 }
 
 impl SupervisorError {
@@ -86,7 +88,7 @@ impl SupervisorError {
     pub(crate) fn remedy(&self) -> Option<&'static str> {
         match self {
             Self::Connect(error) => error.remedy(),
-            Self::Database(error) => crate::error::remedy(error),
+            Self::Store(error) => error.remedy(),
         }
     }
 }
@@ -143,7 +145,8 @@ impl Supervisor {
     /// Runs until cancelled, then drains.
     ///
     /// # Errors
-    /// Only at the start: when the database cannot be used, and waiting will not help.
+    /// At the start, when the database cannot be used, and waiting will not help. Later only when going on would lose
+    /// events: the log was restored into a younger cluster.
     pub(crate) async fn run(
         self,
         projections: &[Projection],
@@ -178,6 +181,8 @@ impl Supervisor {
             views,
             close.clone(),
         ));
+        let drain = cancel.child_token();
+        let (alarm, mut alarms) = mpsc::channel(1);
         let desk = clerk::Desk {
             daemon: Arc::clone(&daemon),
             unprepared,
@@ -185,19 +190,24 @@ impl Supervisor {
             views: views_seen.clone(),
             status: self.status,
             close: close.clone(),
-            drain: cancel.clone(),
+            drain: drain.clone(),
+            alarm,
         };
         books.spawn(clerk::keep(desk, conn));
         let mut hands = Vec::new();
         for _ in 0..self.workers {
             let work =
-                workers::work(Arc::clone(&daemon), Arc::clone(&roster), views_seen.clone(), cancel.clone());
+                workers::work(Arc::clone(&daemon), Arc::clone(&roster), views_seen.clone(), drain.clone());
             hands.push(workers.spawn(work).abort_handle());
         }
         workers.close();
         books.close();
 
-        cancel.cancelled().await;
+        let alarmed = tokio::select! {
+            () = cancel.cancelled() => None,
+            error = alarms.recv() => error,
+        };
+        drain.cancel();
         tracing::info!("draining");
         daemon.readiness(|readiness| readiness.draining = true);
         roster.drain();
@@ -208,7 +218,7 @@ impl Supervisor {
         }
         close.cancel();
         books.wait().await;
-        Ok(())
+        alarmed.map_or(Ok(()), |error| Err(error.into()))
     }
 }
 

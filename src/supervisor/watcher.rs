@@ -1,4 +1,7 @@
 //! The watcher: one look per tick for everybody. Moves the horizon, sees which categories grew, wakes who reads them.
+//!
+//! While the horizon stands still and committed events wait behind it, the watcher proves it further: it raises the
+//! floor, looks at who is running, and looks again with a newer snapshot (`store::horizon` says why in this order).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,15 +15,20 @@ use tokio_util::sync::CancellationToken;
 use super::Daemon;
 use super::board::Sight;
 use super::roster::Roster;
+use super::stall::Stall;
 use crate::backoff::Backoff;
 use crate::engine::run::View;
 use crate::metrics::{ConnectionRole, StoreMetrics};
-use crate::store::{self, Growth};
+use crate::store::{self, Growth, Horizon, Observation};
 
 /// The shortest pause between two looks, while events come in.
 const EAGER: Duration = Duration::from_millis(5);
+/// The longest pause while committed events are waiting behind the horizon.
+const ALERT: Duration = Duration::from_millis(20);
 /// A look that takes longer has failed.
 const LOOK_DEADLINE: Duration = Duration::from_secs(10);
+/// How often it is asked whether the horizon can be proven.
+const TIER_CHECK: Duration = Duration::from_secs(60);
 
 /// Who is to be woken when a category grows.
 #[derive(Debug, Default)]
@@ -96,29 +104,34 @@ impl Session<'_> {
         let metrics = StoreMetrics::new();
         let mut pause = EAGER;
         let mut moved_at = Instant::now();
+        let mut stall = Stall::new(Instant::now());
+        let mut tier_checked: Option<Instant> = None;
         loop {
+            if tier_checked.is_none_or(|checked| checked.elapsed() >= TIER_CHECK) {
+                match in_time(store::why_unproven(conn)).await {
+                    Ok(reason) => self.daemon.board.set_unproven(reason),
+                    Err(error) => return error,
+                }
+                tier_checked = Some(Instant::now());
+            }
             let previous = self.views.borrow().as_ref().map(|view| view.horizon.clone());
-            let looked = tokio::time::timeout(LOOK_DEADLINE, store::observe(conn, previous.as_ref())).await;
-            let seen = match looked {
-                Ok(Ok(seen)) => seen,
-                Ok(Err(error)) => return crate::error::chain(&error),
-                Err(_) => return "no answer before the deadline".to_owned(),
+            let seen = match in_time(self.look(conn, previous.as_ref(), &mut stall)).await {
+                Ok(seen) => seen,
+                Err(error) => return error,
             };
             metrics.polled(seen.head_position);
             backoff.reset();
-            if previous.as_ref() != Some(&seen.horizon) || seen.horizon.transaction_id() >= seen.newest {
+            if previous.as_ref() != Some(&seen.horizon) || !seen.withholds {
                 moved_at = Instant::now();
             }
-            self.daemon.board.see(Sight {
-                horizon: seen.horizon.clone(),
-                stalled: seen.horizon.transaction_id() < seen.newest,
-                moved_at,
-            });
+            self.daemon.board.see(Sight { horizon: seen.horizon.clone(), stalled: seen.withholds, moved_at });
             let same_life =
                 previous.as_ref().is_some_and(|before| before.incarnation() == seen.horizon.incarnation());
             let woken = self.interests.concerned(&seen.growth);
             // Eager while events come in, patient otherwise.
-            pause = if seen.growth.is_empty() { (pause * 2).min(self.daemon.poll_interval) } else { EAGER };
+            let patience =
+                if seen.withholds { ALERT.min(self.daemon.poll_interval) } else { self.daemon.poll_interval };
+            pause = if seen.growth.is_empty() { (pause * 2).min(patience) } else { EAGER };
             self.publish(seen, same_life);
             if same_life {
                 self.roster.wake(woken);
@@ -129,8 +142,42 @@ impl Session<'_> {
         }
     }
 
-    /// Hands out the greater of the previous and the new horizon: what was proven stays proven, in the same life.
-    fn publish(&self, seen: store::Observation, same_life: bool) {
+    /// Looks, and where that is not enough proves the horizon further. What was proven before stays proven, in the same
+    /// life of the server.
+    async fn look(
+        &self,
+        conn: &mut PgConnection,
+        previous: Option<&Horizon>,
+        stall: &mut Stall,
+    ) -> store::Result<Observation> {
+        let mut seen = store::observe(conn, previous).await?;
+        let held = stall.is_due(&seen, Instant::now());
+        let previous = previous.filter(|before| before.incarnation() == seen.horizon.incarnation());
+        if let Some(previous) = previous
+            && previous.transaction_id() > seen.horizon.transaction_id()
+        {
+            seen.horizon = previous.clone();
+        }
+        if held && self.daemon.board.unproven().is_none() {
+            let floor = store::raise_floor(conn).await?;
+            let proven = store::prove(conn, floor).await?;
+            let further = proven.filter(|proven| proven.transaction_id() > seen.horizon.transaction_id());
+            stall.raised(further.is_some(), Instant::now());
+            if let Some(further) = further {
+                let (growth, withholds) =
+                    store::uncovered(conn, previous.unwrap_or(&seen.horizon), &further).await?;
+                if previous.is_some() {
+                    seen.growth = growth;
+                }
+                seen.withholds = withholds;
+                seen.horizon = further;
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Hands out what was seen, unless nothing changed.
+    fn publish(&self, seen: Observation, same_life: bool) {
         self.views.send_if_modified(|view| {
             let next = match view.as_deref() {
                 Some(before) if same_life => {
@@ -140,9 +187,7 @@ impl Session<'_> {
                         return false;
                     }
                     let mut next = before.clone();
-                    if seen.horizon.transaction_id() > next.horizon.transaction_id() {
-                        next.horizon = seen.horizon;
-                    }
+                    next.horizon = seen.horizon;
                     for (category, events) in seen.growth {
                         next.grown_total += events;
                         *next.grown.entry(category).or_default() += events;
@@ -154,5 +199,13 @@ impl Session<'_> {
             *view = Some(Arc::new(next));
             true
         });
+    }
+}
+
+/// The answer, or in words why there is none.
+async fn in_time<T>(asking: impl Future<Output = store::Result<T>>) -> Result<T, String> {
+    match tokio::time::timeout(LOOK_DEADLINE, asking).await {
+        Ok(answer) => answer.map_err(|error| crate::error::chain(&error)),
+        Err(_) => Err("no answer before the deadline".to_owned()),
     }
 }

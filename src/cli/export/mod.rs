@@ -65,7 +65,7 @@ enum Stopped {
 pub(crate) async fn run(args: &Export, loaded: &Loaded) -> Result<(), Failure> {
     let target = Target::open(&args.file)?;
     let mut conn = connect(loaded).await?;
-    let (horizon, head_position) = store::glance(&mut conn).await?;
+    let store::Glance { horizon, head_position, .. } = store::glance(&mut conn).await?;
     let bar = progress(head_position, args.quiet);
     let (parts, ready) = mpsc::channel(CHUNKS_AHEAD);
     let writing = tokio::task::spawn_blocking(move || target.write_all(ready));

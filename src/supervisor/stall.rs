@@ -1,0 +1,42 @@
+//! When the horizon is worth proving: committed events wait, and the oldest running transaction does not end.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::store::Observation;
+
+/// For so long short transactions are left to end by themselves.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// At most twenty raises a second: each takes an xid and a little WAL.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+/// While raising does not help, because somebody has appended and does not end.
+const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+
+/// What is known of the present stall.
+pub(crate) struct Stall {
+    /// The tier-0 horizon, and since when it is that.
+    held: (u64, Instant),
+    raise_from: Instant,
+    pause: Duration,
+}
+
+impl Stall {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { held: (0, now), raise_from: now, pause: SHORTEST_PAUSE }
+    }
+
+    /// Whether to raise the floor now.
+    pub(crate) fn is_due(&mut self, seen: &Observation, now: Instant) -> bool {
+        if self.held.0 != seen.horizon.transaction_id() {
+            self.held = (seen.horizon.transaction_id(), now);
+        }
+        seen.withholds && now - self.held.1 >= PATIENCE && now >= self.raise_from
+    }
+
+    /// Notes that the floor was raised, and whether the horizon moved.
+    pub(crate) fn raised(&mut self, helped: bool, now: Instant) {
+        self.pause = if helped { SHORTEST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
+        self.raise_from = now + self.pause;
+    }
+}
