@@ -10,100 +10,34 @@
 //! `nobody`. Nothing is downloaded here: `deploy/setup.sh` does that, and leaves the programs where [`Server::start`]
 //! looks for them.
 
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use std::{env, fs, thread};
 
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
 
 use account::Account;
+pub use error::EmbeddedError;
+use error::{Result, io_error};
+use folder::{PORT, TemporaryFolder, socket_path, url};
 use programs::Programs;
+use shell::{POLL, Shell, clean_command};
 
 mod account;
+mod error;
+mod folder;
 mod programs;
+mod shell;
 
 /// Crash recovery of a kept cluster may take minutes; a server that fails says so at once, whatever this limit.
 const START_DEADLINE: Duration = Duration::from_secs(300);
 /// A fast shutdown writes one checkpoint; after that the end of the pipe repeats the order.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
-/// How long `Drop` blocks its thread. The supervisor finishes the work even when nobody waits any more.
-const DROP_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a start waits for an earlier server on the same data, whose owner was killed, to finish stopping.
 const HANDOVER: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_millis(5);
-const PORT: u16 = 5432;
-/// Bytes of a socket's path that fit the system's address structure, which has one more for the closing zero.
-const SOCKET_PATH_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
-
-/// Arguments: signal at the end of the pipe, folder to remove then, log file, command. Descriptor 3 is opened
-/// first, because a shell gives its background jobs an empty standard input. The reader's exit code tells the end of
-/// the pipe (9) from the server's own end (then the reader is killed), after which the owner lives and cleans up itself.
-/// The second `rm` is for children of a killed initdb, which may still be writing at the first.
-const SUPERVISOR: &str = r#"
-exec 3<&0 </dev/null
-at_end=$1 folder=$2 log=$3; shift 3
-"$@" 3<&- >>"$log" 2>&1 & server=$!
-(while read -r signal <&3; do kill -s "$signal" "$server"; done; kill -s "$at_end" "$server"; exit 9) & reader=$!
-wait "$server"; code=$?; kill "$reader"; wait "$reader"
-[ $? -ne 9 ] || rm -rf "$folder" || { sleep 1; rm -rf "$folder"; }
-exit "$code"
-"#;
-
-/// Why a private server is not to be had; each text names the remedy.
-#[derive(Debug, thiserror::Error)]
-pub enum EmbeddedError {
-    /// None of these folders holds both `initdb` and `postgres`.
-    #[error(
-        "no PostgreSQL server programs (initdb, postgres) in {0}: run `make setup`, install your distribution's \
-         postgresql package, set PG_BIN_DIR to their folder, or give a database URL"
-    )]
-    NotFound(String),
-    /// Root has nobody to start the server as.
-    #[error(
-        "PostgreSQL refuses to run as root, and /etc/passwd has no user postgres or nobody: \
-         add one, or run as another user"
-    )]
-    NoAccount,
-    /// A folder on the way is closed to the user id the server runs as.
-    #[error(
-        "user id {1}, as whom root starts PostgreSQL, cannot enter {0}: chmod a+x it, or choose a place outside it"
-    )]
-    Barred(PathBuf, u32),
-    /// The socket's path does not fit the system's address structure.
-    #[error(
-        "the socket path {0} has {1} bytes, the system allows {SOCKET_PATH_LIMIT}: set TMPDIR to a shorter folder"
-    )]
-    SocketPath(PathBuf, usize),
-    /// The data folder holds something that is no cluster.
-    #[error(
-        "{0} is not empty and holds no PostgreSQL cluster (no PG_VERSION): give an empty or a new folder"
-    )]
-    Foreign(PathBuf),
-    /// Another major version made the cluster: folder, its version, the version of the programs.
-    #[error(
-        "{0} was made by PostgreSQL {1}, but the programs found are PostgreSQL {2}: install version {1} \
-         or set PG_BIN_DIR to it, or move the data over with pg_upgrade"
-    )]
-    OtherVersion(PathBuf, String, String),
-    /// A living server, with this process id, works on the data folder.
-    #[error(
-        "{0} is in use by a PostgreSQL server with process id {1}: stop that one first, or choose another data folder"
-    )]
-    InUse(PathBuf, String),
-    /// A PostgreSQL program failed, or the server did not come up or go down; the text is what it wrote last.
-    #[error("{0} failed: {1}")]
-    Program(&'static str, String),
-    /// The file system or the process table refused what was tried.
-    #[error("cannot {0} {1}")]
-    Io(&'static str, PathBuf, #[source] io::Error),
-}
-
-type Result<T> = std::result::Result<T, EmbeddedError>;
 
 /// What kind of server to start. The default is temporary and fast: it forgets everything when it stops.
 #[derive(Clone, Debug, Default)]
@@ -119,7 +53,8 @@ pub struct Options {
 /// A running server. Dropping it stops the server; [`Server::stop`] does so without blocking a thread.
 #[derive(Debug)]
 pub struct Server {
-    supervisor: Option<Child>,
+    /// Dropped first: it ends the server.
+    shell: Option<Shell>,
     programs: Programs,
     account: Option<Account>,
     data: PathBuf,
@@ -153,7 +88,7 @@ impl Server {
         let data = kept.unwrap_or_else(|| run.0.join("data"));
         let command = server_command(&programs.bin_dir, &data, &run.0, &options);
         let at_end = if options.data_dir.is_some() { "INT" } else { "QUIT" };
-        let mut server = Server { supervisor: None, programs, account, data, command, at_end, run };
+        let mut server = Server { shell: None, programs, account, data, command, at_end, run };
         if major.is_none() {
             server.create_cluster(options.durable).await?;
         }
@@ -252,15 +187,8 @@ impl Server {
         command.extend(["--username=postgres", "--auth=trust", "--encoding=UTF8"].map(str::to_owned));
         command.extend((!durable).then(|| "--no-sync".to_owned()));
         let log = self.run.0.join("initdb.log");
-        let supervisor = self.supervisor.insert(self.supervise(&command, &log)?);
-        let status = loop {
-            match supervisor.try_wait().map_err(io_error("wait for", &self.data))? {
-                Some(status) => break status,
-                None => sleep(POLL).await,
-            }
-        };
-        self.supervisor = None;
-        if status.success() {
+        let status = self.shell(&command, &log)?.finished(None).await?;
+        if status.is_some_and(|status| status.success()) {
             return Ok(());
         }
         Err(EmbeddedError::Program("initdb", tail(&fs::read_to_string(&log).unwrap_or_default())))
@@ -271,7 +199,8 @@ impl Server {
         let log = self.data.join("server.log");
         // A crashed server leaves a file that already says ready.
         let stale = fs::read_to_string(&pid_file).unwrap_or_default();
-        let supervisor = self.supervisor.insert(self.supervise(&self.command, &log)?);
+        let shell = self.shell(&self.command, &log)?;
+        let shell = self.shell.insert(shell);
         let deadline = Instant::now() + START_DEADLINE;
         loop {
             let now = fs::read_to_string(&pid_file).unwrap_or_default();
@@ -281,10 +210,9 @@ impl Server {
                 tracing::debug!(version, data = %self.data.display(), "embedded postgresql started");
                 return Ok(());
             }
-            let ended = supervisor.try_wait().map_err(io_error("wait for", &self.data))?.is_some();
-            if ended || Instant::now() > deadline {
+            if shell.ended()?.is_some() || Instant::now() > deadline {
                 let output = tail(&fs::read_to_string(&log).unwrap_or_default());
-                self.end_pipe();
+                self.shell = None;
                 let locked = output.contains("lock file \"postmaster.pid\" already exists");
                 return Err(match now.lines().next() {
                     Some(pid) if locked => EmbeddedError::InUse(self.data.clone(), pid.to_owned()),
@@ -297,57 +225,20 @@ impl Server {
 
     /// Sends the server a signal and waits for its end; a server that has ended already is fine.
     async fn order(&mut self, signal: &str) -> Result<()> {
-        let Some(supervisor) = &mut self.supervisor else {
+        let Some(shell) = &mut self.shell else {
             return Ok(());
         };
-        if let Some(pipe) = &mut supervisor.stdin {
-            // A broken pipe means that there is nobody left to stop.
-            let _ = writeln!(pipe, "{signal}");
+        shell.order(signal);
+        if shell.finished(Some(Instant::now() + STOP_DEADLINE)).await?.is_none() {
+            let output = format!("still running {STOP_DEADLINE:?} after SIG{signal}");
+            return Err(EmbeddedError::Program("postgres", output));
         }
-        let deadline = Instant::now() + STOP_DEADLINE;
-        while supervisor.try_wait().map_err(io_error("wait for", &self.data))?.is_none() {
-            if Instant::now() > deadline {
-                let output = format!("still running {STOP_DEADLINE:?} after SIG{signal}");
-                return Err(EmbeddedError::Program("postgres", output));
-            }
-            sleep(POLL).await;
-        }
-        self.supervisor = None;
+        self.shell = None;
         Ok(())
     }
 
-    #[expect(clippy::disallowed_methods, reason = "drop cannot await, and waits a few seconds at most")]
-    fn end_pipe(&mut self) {
-        let Some(mut supervisor) = self.supervisor.take() else {
-            return;
-        };
-        drop(supervisor.stdin.take());
-        let mut left = DROP_DEADLINE;
-        while !left.is_zero() && matches!(supervisor.try_wait(), Ok(None)) {
-            thread::sleep(POLL);
-            left = left.saturating_sub(POLL);
-        }
-    }
-
-    fn supervise(&self, command: &[String], log: &Path) -> Result<Child> {
-        let shell = Path::new("/bin/sh");
-        let mut supervisor = clean_command(shell, &self.run.0);
-        supervisor
-            .args(["-c", SUPERVISOR, "foldd-postgres", self.at_end])
-            .arg(&self.run.0)
-            .arg(log)
-            .args(command);
-        supervisor.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        if let Some(Account { uid, gid }) = self.account {
-            supervisor.uid(uid).gid(gid);
-        }
-        supervisor.spawn().map_err(io_error("run", shell))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.end_pipe();
+    fn shell(&self, command: &[String], log: &Path) -> Result<Shell> {
+        Shell::start(command, self.account, self.at_end, &self.run.0, log)
     }
 }
 
@@ -373,46 +264,6 @@ fn server_command(bin_dir: &Path, data: &Path, run: &Path, options: &Options) ->
     command
 }
 
-/// A command that inherits neither our working folder, which may be closed to the account, nor settings for clients.
-fn clean_command(program: &Path, folder: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(folder).process_group(0).stdin(Stdio::null());
-    for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
-        command.env_remove(name);
-    }
-    command.env("LC_ALL", "C");
-    command
-}
-
-/// The private folder of the socket and of temporary data. The supervisor removes it when we cannot.
-#[derive(Debug)]
-struct TemporaryFolder(PathBuf);
-
-impl TemporaryFolder {
-    fn new() -> Result<TemporaryFolder> {
-        loop {
-            let name: String = (0..8).map(|_| fastrand::alphanumeric().to_ascii_lowercase()).collect();
-            let path = env::temp_dir().join(format!("foldd-{name}"));
-            let socket = socket_path(&path);
-            if socket.as_os_str().len() > SOCKET_PATH_LIMIT {
-                let length = socket.as_os_str().len();
-                return Err(EmbeddedError::SocketPath(socket, length));
-            }
-            match fs::DirBuilder::new().mode(0o700).create(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(io_error("create", &path)(error)),
-                Ok(()) => return Ok(TemporaryFolder(path)),
-            }
-        }
-    }
-}
-
-impl Drop for TemporaryFolder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Major version of the cluster in a folder; `None` when the folder is missing or empty.
 fn major_version_of(data: &Path) -> Result<Option<String>> {
     match fs::read_to_string(data.join("PG_VERSION")) {
@@ -431,32 +282,9 @@ fn says_ready(pid_file: &str) -> bool {
     pid_file.lines().nth(7).is_some_and(|status| status.trim() == "ready")
 }
 
-fn socket_path(run: &Path) -> PathBuf {
-    run.join(format!(".s.PGSQL.{PORT}"))
-}
-
-/// The host part is there for parsers that insist on one; a `host` parameter that begins with a slash outranks it.
-fn url(run: &Path, database: &str) -> String {
-    let host = percent_encode(&run.to_string_lossy());
-    format!("postgres://postgres@localhost:{PORT}/{}?host={host}", percent_encode(database))
-}
-
-/// Leaves slashes alone: both places that it is used for may hold them, and people read these URLs.
-fn percent_encode(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte);
-    text.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
-}
-
 fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(12)..].join("\n")
-}
-
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EmbeddedError {
-    let path = path.to_path_buf();
-    move |source| EmbeddedError::Io(action, path, source)
 }
 
 #[cfg(test)]
@@ -469,14 +297,6 @@ mod tests {
         assert!(says_ready(&file("ready   ")));
         assert!(!says_ready(&file("starting")));
         assert!(!says_ready("77\n/data\n"));
-    }
-
-    #[test]
-    fn a_url_keeps_odd_names_apart_from_its_own_signs() {
-        assert_eq!(
-            url(Path::new("/tmp/a b"), "x/y?z"),
-            "postgres://postgres@localhost:5432/x/y%3Fz?host=/tmp/a%20b"
-        );
     }
 
     #[test]

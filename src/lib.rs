@@ -147,6 +147,8 @@ async fn carry_out(
         Verb::Status(args) => cli::status::run(&args, &loaded).await,
         Verb::Lag(args) => cli::lag::run(&args, &loaded).await,
         Verb::Wait(args) => cli::wait::run(&args, &loaded).await,
+        Verb::Doctor(args) => cli::doctor::run(&args, &loaded).await,
+        Verb::Rebase(args) => cli::rebase::run(&args, &loaded).await,
         Verb::Version(args) => cli::version::run(&args),
     }
 }

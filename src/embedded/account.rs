@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
-use super::{EmbeddedError, Result, io_error};
+use super::error::{EmbeddedError, Result, io_error};
 
 /// Whom root starts the server as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use super::account::Account;
-use super::{EmbeddedError, Result};
+use super::error::{EmbeddedError, Result};
 
 /// The PostgreSQL installation in use.
 #[derive(Debug)]

@@ -40,6 +40,16 @@ pub(crate) enum Body {
     Rust(Hosted),
 }
 
+/// One batch: whose, under which lease, from where and how far. The cursor is the lease's.
+#[derive(Debug, Clone)]
+pub(crate) struct Batch<'a> {
+    pub(crate) subscription_id: &'a str,
+    pub(crate) lease: &'a Lease,
+    /// Proven before the batch began, as it must be.
+    pub(crate) horizon: Horizon,
+    pub(crate) bounds: Bounds,
+}
+
 /// The bounds of one batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
@@ -66,8 +76,7 @@ pub(crate) struct Committed {
 
 /// Folds one page: everything of it, or nothing.
 ///
-/// The horizon is older than the statement, as it must be. After an error that leaves the outcome unknown the caller
-/// throws the connection away.
+/// After an error that leaves the outcome unknown the caller throws the connection away.
 pub(crate) async fn fold(
     conn: &mut PgConnection,
     program: &Program,
@@ -75,22 +84,19 @@ pub(crate) async fn fold(
     horizon: Horizon,
     bounds: Bounds,
 ) -> Result<Committed, Fault> {
-    let deadline = bounds.timeout + ANSWER_MARGIN;
-    let no_answer = |_| Fault::Unknown("no answer before the deadline".to_owned());
-    let folded = match &program.body {
-        Body::Sql { call, lines } => {
-            let folding = fold_in_sql(conn, program, call, lines, lease, horizon.clone(), bounds);
-            tokio::time::timeout(deadline, folding).await.map_err(no_answer)?
-        }
-        Body::Rust(hosted) => {
-            let folding =
-                hosted::fold(conn, &program.subscription_id, hosted, lease, horizon.clone(), bounds);
-            tokio::time::timeout(deadline, folding).await.map_err(no_answer)?
+    let batch = Batch { subscription_id: &program.subscription_id, lease, horizon, bounds };
+    let folding = async {
+        match &program.body {
+            Body::Sql { call, lines } => fold_in_sql(conn, program, call, lines, &batch).await,
+            Body::Rust(hosted) => hosted::fold(conn, hosted, &batch).await,
         }
     };
+    let folded = tokio::time::timeout(bounds.timeout + ANSWER_MARGIN, folding)
+        .await
+        .map_err(|_| Fault::Unknown("no answer before the deadline".to_owned()))?;
     match folded {
         Err(Fault::TimedOut { page: 1, .. }) => {
-            Err(Fault::TimedOut { page: 1, event: next_event(conn, program, &horizon).await })
+            Err(Fault::TimedOut { page: 1, event: next_event(conn, &batch).await })
         }
         other => other,
     }
@@ -102,12 +108,11 @@ async fn fold_in_sql(
     program: &Program,
     call: &str,
     lines: &LineMap,
-    lease: &Lease,
-    horizon: Horizon,
-    bounds: Bounds,
+    batch: &Batch<'_>,
 ) -> Result<Committed, Fault> {
+    let Batch { subscription_id, lease, horizon, bounds } = batch;
     let row = sqlx::query(AssertSqlSafe(call))
-        .bind(&program.subscription_id)
+        .bind(subscription_id)
         .bind(lease.fence_token)
         .bind(horizon.incarnation())
         .bind(lease.cursor.transaction_id.to_string())
@@ -192,14 +197,14 @@ async fn event_ref(conn: &mut PgConnection, position: i64) -> Option<EventRef> {
 }
 
 /// The event behind the checkpoint: what a page of one that was cut off was about. Best effort, too.
-async fn next_event(conn: &mut PgConnection, program: &Program, horizon: &Horizon) -> Option<EventRef> {
+async fn next_event(conn: &mut PgConnection, batch: &Batch<'_>) -> Option<EventRef> {
     let named = sqlx::query_as(
         "select e.global_position, e.stream_id, e.event_type from es_subscriptions s
          cross join lateral es_read_after(s.categories, s.last_transaction_id, s.last_position, 1, $2::xid8) e
          where s.subscription_id = $1",
     )
-    .bind(&program.subscription_id)
-    .bind(horizon.transaction_id().to_string())
+    .bind(batch.subscription_id)
+    .bind(batch.horizon.transaction_id().to_string())
     .fetch_optional(conn);
     let (position, stream_id, event_type) = tokio::time::timeout(ANSWER_MARGIN, named).await.ok()?.ok()??;
     Some(EventRef { position, stream_id, event_type })

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use futures_util::future::FutureExt;
 use sqlx::{Connection, PgConnection};
 
-use super::batch::{Bounds, Committed};
+use super::batch::{Batch, Committed};
 use super::failure::{Fault, HandlerFault};
 use crate::event::RecordedEvent;
 use crate::ledger::checkpoint::{self, Step};
-use crate::ledger::lease::Lease;
 use crate::ledger::phases::EventRef;
 use crate::projection::handler::{ErasedHandler, HandlerError};
-use crate::store::{self, Horizon};
+use crate::store;
 
 /// A handler in this process, and where its tables are.
 #[derive(Clone)]
@@ -39,18 +38,14 @@ impl fmt::Debug for Hosted {
 /// Folds one page: everything of it, or nothing. Any error rolls back.
 pub(crate) async fn fold(
     conn: &mut PgConnection,
-    subscription_id: &str,
     hosted: &Hosted,
-    lease: &Lease,
-    horizon: Horizon,
-    bounds: Bounds,
+    batch: &Batch<'_>,
 ) -> Result<Committed, Fault> {
-    let mut tx = conn.begin().await.map_err(|error| Fault::of(&error, bounds.max_events))?;
-    match apply(&mut tx, subscription_id, hosted, lease, horizon, bounds).await {
+    let driver = |error: sqlx::Error| Fault::of(&error, batch.bounds.max_events);
+    let mut tx = conn.begin().await.map_err(driver)?;
+    match apply(&mut tx, hosted, batch).await {
         // A commit whose answer is lost is an unknown outcome, like any other lost answer.
-        Ok(committed) => {
-            tx.commit().await.map_err(|error| Fault::of(&error, bounds.max_events)).map(|()| committed)
-        }
+        Ok(committed) => tx.commit().await.map_err(driver).map(|()| committed),
         Err(fault) => match tx.rollback().await {
             Ok(()) => Err(fault),
             Err(error) => Err(Fault::Unknown(crate::error::chain(&error))),
@@ -58,14 +53,8 @@ pub(crate) async fn fold(
     }
 }
 
-async fn apply(
-    tx: &mut PgConnection,
-    subscription_id: &str,
-    hosted: &Hosted,
-    lease: &Lease,
-    horizon: Horizon,
-    bounds: Bounds,
-) -> Result<Committed, Fault> {
+async fn apply(tx: &mut PgConnection, hosted: &Hosted, batch: &Batch<'_>) -> Result<Committed, Fault> {
+    let Batch { subscription_id, lease, horizon, bounds } = batch;
     let driver = |error: sqlx::Error| Fault::of(&error, bounds.max_events);
     let entry = checkpoint::Entry {
         subscription_id,
@@ -81,7 +70,7 @@ async fn apply(
         max_events: bounds.max_events,
         max_bytes: bounds.max_bytes,
     };
-    let page = store::read_page_in(tx, &hosted.store_schema, page, horizon).await.map_err(driver)?;
+    let page = store::read_page_in(tx, &hosted.store_schema, page, horizon.clone()).await.map_err(driver)?;
     let (Some(first), Some(last)) = (page.first(), page.last()) else {
         return Ok(Committed { scanned: 0, skipped: 0, cursor: None, oldest_seconds: None });
     };

@@ -5,20 +5,22 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use tokio::time::Instant;
-use uuid::Uuid;
 
+use super::backlog::Backlog;
+pub(crate) use super::backlog::View;
 use super::batch::{self, Bounds, Committed, Program};
 use super::build::Ready;
 use super::failure::Fault;
 use super::machine::{Action, Directive, Input, Phase, step};
 use super::pace::Pace;
+use super::report::{self, Report};
 use crate::backoff::Backoff;
 use crate::cursor::Cursor;
 use crate::ledger::lease::{self, Lease, Replica};
 use crate::ledger::phases::Trouble;
 use crate::ledger::projections;
-use crate::metrics::{BatchOutcome, LeaseTransition, SubscriptionMetrics};
-use crate::store::{self, Growth, Horizon};
+use crate::metrics::{LeaseTransition, SubscriptionMetrics};
+use crate::store;
 
 /// How often a subscription that somebody else holds is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -26,23 +28,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const DISTRUST: Duration = Duration::from_millis(100);
 /// From this page size on, the planner is told that the page is large.
 const BULK_PAGE: i64 = 20_000;
-
-/// The log as the watcher last saw it: how far it can be read, and how much came since the watcher began.
-#[derive(Debug, Clone)]
-pub(crate) struct View {
-    pub(crate) horizon: Horizon,
-    /// Events by category that came below the horizon since the watcher began, in this life of the server.
-    pub(crate) grown: Growth,
-    /// All of them.
-    pub(crate) grown_total: i64,
-}
-
-impl View {
-    fn grown_in(&self, categories: Option<&[String]>) -> i64 {
-        categories
-            .map_or(self.grown_total, |names| names.iter().filter_map(|name| self.grown.get(name)).sum())
-    }
-}
 
 /// What all subscriptions of a process share.
 #[derive(Debug)]
@@ -53,34 +38,6 @@ pub(crate) struct Terms {
     pub(crate) batch_timeout: Duration,
     pub(crate) max_page_events: i64,
     pub(crate) max_page_bytes: i64,
-}
-
-/// What a subscription says about itself, for the board. Written after each turn.
-#[derive(Debug, Clone)]
-pub(crate) struct Report {
-    pub(crate) phase: Phase,
-    pub(crate) trouble: Option<Trouble>,
-    pub(crate) held: bool,
-    pub(crate) building: bool,
-    pub(crate) cursor: Cursor,
-    /// Events of its categories scanned since the process started.
-    pub(crate) scanned: i64,
-    pub(crate) backlog: Option<Backlog>,
-}
-
-/// How far behind, by arithmetic: counted once after a takeover, then kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Backlog {
-    incarnation: Uuid,
-    /// Events after the checkpoint, less what the view said had grown when they were counted.
-    base: i64,
-}
-
-impl Backlog {
-    /// Events after the checkpoint and below the view's horizon; `None` when the server restarted since.
-    pub(crate) fn remaining(self, view: &View, categories: Option<&[String]>) -> Option<i64> {
-        (self.incarnation == view.horizon.incarnation()).then(|| self.base + view.grown_in(categories))
-    }
 }
 
 /// When a subscription wants its next turn.
@@ -289,7 +246,7 @@ impl Subscription {
             lease.cursor = cursor;
         }
         if let Some(backlog) = &mut self.backlog {
-            backlog.base -= committed.scanned;
+            backlog.applied(committed.scanned);
         }
         tracing::debug!(
             subscription = self.id(),
@@ -298,7 +255,7 @@ impl Subscription {
             ?took,
             "batch committed"
         );
-        self.measure(committed, took);
+        report::measure(&self.metrics, self.phase, committed, took);
         self.got_on = true;
         let Some(remaining) = self.remaining(view) else {
             if committed.scanned > 0 {
@@ -366,22 +323,8 @@ impl Subscription {
         Turn { spoilt: matches!(fault, Fault::Unknown(_)), ..turn }
     }
 
-    fn measure(&self, committed: &Committed, took: Duration) {
-        let outcome = if committed.scanned > 0 { BatchOutcome::Committed } else { BatchOutcome::Empty };
-        self.metrics.batch(outcome, committed.scanned.unsigned_abs(), took);
-        let applied = committed.scanned - committed.skipped;
-        self.metrics.applied(applied.unsigned_abs(), committed.skipped.unsigned_abs());
-        if let Some(cursor) = committed.cursor {
-            self.metrics.position(cursor.global_position);
-        }
-        if let (Phase::Live, Some(oldest)) = (self.phase, committed.oldest_seconds) {
-            self.metrics.delivery(oldest, usize::try_from(committed.scanned).unwrap_or_default());
-        }
-    }
-
     fn count(&mut self, events: i64, view: &View) {
-        let base = events - view.grown_in(self.categories.as_deref());
-        self.backlog = Some(Backlog { incarnation: view.horizon.incarnation(), base });
+        self.backlog = Some(Backlog::counted(events, view, self.categories.as_deref()));
     }
 
     fn remaining(&self, view: &View) -> Option<i64> {

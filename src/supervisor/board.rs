@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::engine::run::{Report, Subscription, View};
+use crate::engine::backlog::View;
+use crate::engine::report::Report;
+use crate::engine::run::Subscription;
 use crate::ledger::phases::{Published, Trouble};
 use crate::metrics::SubscriptionMetrics;
 use crate::store::{Growth, Horizon};

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Daemon;
 use super::roster::Roster;
 use crate::backoff::Backoff;
-use crate::engine::run::View;
+use crate::engine::backlog::View;
 use crate::metrics::ConnectionRole;
 
 /// Works until cancelled. A batch in hand is finished first: cancelling is only looked at between turns.

@@ -1,9 +1,10 @@
 //! What is understood, and what is wrong use.
 
-use clap::CommandFactory;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
-use super::{Cli, ExpectedVersion, Parser, Until, Verb};
+use super::{Cli, Until, Verb};
+use crate::stream::ExpectedVersion;
 
 fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
     Cli::try_parse_from([&["foldd"], line].concat())
