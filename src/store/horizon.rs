@@ -45,8 +45,6 @@ pub(crate) type Growth = HashMap<String, i64>;
 #[derive(Debug, Clone)]
 pub(crate) struct Observation {
     pub(crate) horizon: Horizon,
-    /// The oldest xid not yet given out, as the log counts it. The horizon stands still behind it.
-    pub(crate) newest: u64,
     /// Whether there are committed events that readers must not see yet.
     pub(crate) withholds: bool,
     /// The greatest committed global position; 0 in an empty log.
@@ -62,37 +60,35 @@ pub(crate) async fn observe(conn: &mut PgConnection, previous: Option<&Horizon>)
     let since = previous.map(|horizon| horizon.transaction_id.to_string());
     let sql = "
         with seen as materialized (
-            select es_horizon() as horizon, es_counted(pg_snapshot_xmax(pg_current_snapshot())) as newest,
-                   es_current_incarnation() as incarnation,
+            select es_horizon() as horizon, es_current_incarnation() as incarnation,
                    (select coalesce(max(global_position), 0) from es_events) as head,
                    (select e.transaction_id from es_events e
                     order by e.transaction_id desc, e.global_position desc limit 1) as last_stamp
         )
-        select seen.horizon::text::bigint, seen.newest::text::bigint, seen.incarnation, seen.head,
+        select seen.horizon::text::bigint, seen.incarnation, seen.head,
                coalesce(seen.last_stamp >= greatest(seen.horizon, $1::xid8), false), grown.category, grown.events
         from seen left join lateral es_growth($1::xid8, seen.horizon) grown on $1 is not null";
     let mut rows = sqlx::query(sql).bind(since.as_deref()).fetch_all(&mut *conn).await?;
-    if rows[0].try_get::<Option<Uuid>, _>(2)?.is_none() {
+    if rows[0].try_get::<Option<Uuid>, _>(1)?.is_none() {
         sqlx::query("select es_begin_incarnation()").execute(&mut *conn).await?;
         rows = sqlx::query(sql).bind(None::<String>).fetch_all(&mut *conn).await?;
     }
     let first = &rows[0];
     let horizon = Horizon {
         transaction_id: first.try_get::<i64, _>(0)?.cast_unsigned(),
-        incarnation: first.try_get(2)?,
+        incarnation: first.try_get(1)?,
     };
     let mut growth = Growth::new();
     if previous.is_some_and(|previous| previous.incarnation == horizon.incarnation) {
         for row in &rows {
-            if let Some(category) = row.try_get(5)? {
-                growth.insert(category, row.try_get(6)?);
+            if let Some(category) = row.try_get(4)? {
+                growth.insert(category, row.try_get(5)?);
             }
         }
     }
     Ok(Observation {
-        newest: first.try_get::<i64, _>(1)?.cast_unsigned(),
-        head_position: first.try_get(3)?,
-        withholds: first.try_get(4)?,
+        head_position: first.try_get(2)?,
+        withholds: first.try_get(3)?,
         horizon,
         growth,
     })
