@@ -107,6 +107,7 @@ fn some_status() -> Arc<Status> {
         horizon: "1234".to_owned(),
         horizon_age_seconds: 0.0,
         tier: 0,
+        tier_reason: None,
         blockers: vec![],
     };
     Arc::new(Status { store, projections: vec![], replicas: vec![] })

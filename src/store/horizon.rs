@@ -86,12 +86,7 @@ pub(crate) async fn observe(conn: &mut PgConnection, previous: Option<&Horizon>)
             }
         }
     }
-    Ok(Observation {
-        head_position: first.try_get(2)?,
-        withholds: first.try_get(3)?,
-        horizon,
-        growth,
-    })
+    Ok(Observation { head_position: first.try_get(2)?, withholds: first.try_get(3)?, horizon, growth })
 }
 
 /// The stamp floor, raised above everything that has been appended: the first step of a proof. It is spent on one.

@@ -105,7 +105,10 @@ async fn status_has_the_fields_of_the_contract_and_no_others() {
     for text in [done.out, served] {
         let status: Value = serde_json::from_str(&text).expect("it is JSON");
         assert_fields(&status, "store projections replicas");
-        assert_fields(&status["store"], "head_position horizon horizon_age_seconds tier tier_reason blockers");
+        assert_fields(
+            &status["store"],
+            "head_position horizon horizon_age_seconds tier tier_reason blockers",
+        );
         assert!(status["store"]["horizon"].is_string());
         let blocker = fields(&status["store"]["blockers"][0]);
         for name in "cause pid gid database user application state age_seconds holds".split(' ') {
