@@ -31,7 +31,7 @@ comment on function es_counted(xid8) is 'A transaction id of this cluster, as th
 
 -- plpgsql and volatile, so that no prepared statement keeps a folded value. Security definer, so that a
 -- role which may only INSERT can still read the floor.
-create function es_stamp() returns xid8
+create function es_next_stamp() returns xid8
 language plpgsql volatile security definer
 set search_path from current
 as $$
@@ -41,8 +41,35 @@ begin
 end
 $$;
 
-comment on function es_stamp() is
+comment on function es_next_stamp() is
     'The stamp of an event appended now: the xid of this transaction, or the stamp floor where that is higher.';
+
+-- The same for writers that only INSERT. They do not give the third term, so that their events may come out of
+-- order along a stream, and readers have to look out: from the first such INSERT on, for good. Drawn from, not
+-- written to: it is no transaction's business.
+create sequence es_foreign_writes as bigint cache 1;
+
+create function es_stamp() returns xid8
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    if pg_sequence_last_value('es_foreign_writes'::regclass) is null then
+        perform nextval('es_foreign_writes');
+    end if;
+    return es_next_stamp();
+end
+$$;
+
+comment on function es_stamp() is
+    'The default of es_events.transaction_id: the stamp of an event that is inserted without es_append.';
+
+create function es_has_foreign_writes() returns boolean
+language sql stable security definer
+set search_path from current
+return pg_sequence_last_value('es_foreign_writes'::regclass) is not null;
+
+comment on function es_has_foreign_writes() is 'Whether anybody has inserted an event without es_append.';
 
 alter table es_events alter column transaction_id set default es_stamp();
 

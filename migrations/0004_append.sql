@@ -111,7 +111,7 @@ begin
         return;
     end if;
 
-    -- The floor is read below, by es_stamp, and must be read after this lock.
+    -- The floor is read below, by es_next_stamp, and must be read after this lock.
     lock table es_events in row exclusive mode;
 
     if es_append.category is null and coalesce(es_append.expected_version, -1) = -1 then
@@ -123,7 +123,7 @@ begin
     end if;
     if es_append.expected_version is null then
         insert into es_streams as s (stream_id, stream_category, stream_version, last_transaction_id)
-        values (es_append.stream_id, home, n, es_stamp())
+        values (es_append.stream_id, home, n, es_next_stamp())
         on conflict (stream_id) do update
         set stream_version = s.stream_version + n,
             last_transaction_id = greatest(excluded.last_transaction_id, s.last_transaction_id),
@@ -131,13 +131,13 @@ begin
         returning s.stream_version, s.last_transaction_id, s.stream_category into version, transaction_id, kind;
     elsif es_append.expected_version = -1 then
         insert into es_streams as s (stream_id, stream_category, stream_version, last_transaction_id)
-        values (es_append.stream_id, home, n, es_stamp())
+        values (es_append.stream_id, home, n, es_next_stamp())
         on conflict (stream_id) do nothing
         returning s.stream_version, s.last_transaction_id, s.stream_category into version, transaction_id, kind;
     else
         update es_streams s
         set stream_version = s.stream_version + n,
-            last_transaction_id = greatest(es_stamp(), s.last_transaction_id),
+            last_transaction_id = greatest(es_next_stamp(), s.last_transaction_id),
             updated_at = now()
         where s.stream_id = es_append.stream_id and s.stream_version = es_append.expected_version
         returning s.stream_version, s.last_transaction_id, s.stream_category into version, transaction_id, kind;
@@ -223,7 +223,7 @@ begin
     from (select s.last_transaction_id from es_streams s
           where s.stream_id = any (es_append_many.stream_ids) order by s.stream_id for no key update) locked
     order by 1 desc limit 1;
-    stamp := greatest(stamp, es_stamp());
+    stamp := greatest(stamp, es_next_stamp());
 
     with given as (
         select *, row_number() over (partition by stream_id order by nth) as step,

@@ -309,3 +309,32 @@ $$;
 
 comment on function es_growth(xid8, xid8) is
     'How many events each category gained between two horizons.';
+
+-- Fails where a stream's versions do not follow one another within a page, as writers can leave it that insert without
+-- es_append: a projection would apply them in the wrong order.
+create function es_require_stream_order(
+    categories text[], after_transaction_id xid8, after_position bigint, max_events bigint,
+    horizon xid8, max_bytes bigint) returns void
+language plpgsql stable
+set search_path from current
+set jit = off
+as $$
+declare
+    broken record;
+begin
+    select page.* into broken
+    from (select e.*, lag(e.stream_version) over (partition by e.stream_id order by e.transaction_id, e.global_position)
+                      as version_before
+          from es_read_after(categories, after_transaction_id, after_position, max_events, horizon, max_bytes) e) page
+    where page.version_before <> page.stream_version - 1
+    order by page.transaction_id, page.global_position limit 1;
+    if found then
+        raise exception 'version % of stream % comes after version %, at position %: a writer inserted it without es_append',
+            broken.stream_version, quote_literal(broken.stream_id), broken.version_before, broken.global_position
+            using errcode = 'FD005';
+    end if;
+end
+$$;
+
+comment on function es_require_stream_order(text[], xid8, bigint, bigint, xid8, bigint) is
+    'Fails where a stream''s versions do not follow one another within a page.';

@@ -18,6 +18,8 @@ pub mod sqlstate {
     pub(crate) const CHECKPOINT_MOVED: &str = "FD002";
     /// The horizon was seen in an earlier life of the server.
     pub(crate) const STALE_HORIZON: &str = "FD003";
+    /// A stream's versions do not follow one another in the order of the log.
+    pub(crate) const OUT_OF_ORDER: &str = "FD005";
 }
 
 /// What can go wrong in the event store.

@@ -58,6 +58,9 @@ pub(crate) struct ProjectionOverride {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub(crate) max_quarantined_streams: Option<u32>,
+    /// Whether to halt where a stream's versions do not follow one another; true unless said otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) order_guard: Option<bool>,
 }
 
 /// Who applies the events of a projection that has no SQL file.
@@ -82,6 +85,7 @@ impl ProjectionOverride {
             keep_previous: self.keep_previous,
             events_per_second: self.events_per_second,
             max_quarantined_streams: self.max_quarantined_streams,
+            order_guard: self.order_guard,
         }
     }
 }

@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     Handler(HandlerFault),
     /// A handler ended the transaction that was not its own.
     Meddling,
+    /// A stream's versions do not follow one another in the page.
+    OutOfOrder(String),
     /// The compiled function, its tables or foldd's own schema are not as they should be.
     Broken { sqlstate: String, message: String },
 }
@@ -56,6 +58,7 @@ impl Fault {
             sqlstate::FENCED => Self::Fenced,
             sqlstate::CHECKPOINT_MOVED => Self::CheckpointMoved,
             sqlstate::STALE_HORIZON => Self::StaleHorizon,
+            sqlstate::OUT_OF_ORDER => Self::OutOfOrder(message),
             "57014" => Self::TimedOut { page, event: None },
             // The session is gone, perhaps while it committed.
             "57P01" | "57P02" | "57P03" | "25P03" | "25P04" => Self::Unknown(message),
@@ -80,7 +83,9 @@ impl Fault {
             Self::Unknown(_) | Self::Fenced | Self::CheckpointMoved => Directive::Retake,
             Self::Passing { .. } | Self::StaleHorizon => Directive::Retry,
             Self::TimedOut { page, .. } if *page > 1 => Directive::Shrink,
-            Self::TimedOut { .. } | Self::Broken { .. } | Self::Meddling => Directive::Halt,
+            Self::TimedOut { .. } | Self::Broken { .. } | Self::Meddling | Self::OutOfOrder(_) => {
+                Directive::Halt
+            }
             Self::Handler(fault) if is_transient_state(&fault.sqlstate) => Directive::Retry,
             Self::Handler(fault) if fault.event.is_none() && fault.page > 1 => Directive::Shrink,
             Self::Handler(_) => Directive::Halt,
@@ -98,6 +103,7 @@ impl Fault {
             | Self::CheckpointMoved
             | Self::StaleHorizon
             | Self::Meddling
+            | Self::OutOfOrder(_)
             | Self::Broken { .. } => 1,
         }
     }
@@ -110,6 +116,7 @@ impl Fault {
             Self::Fenced | Self::CheckpointMoved => ErrorKind::Lease,
             Self::TimedOut { .. } => ErrorKind::Timeout,
             Self::Handler(_) | Self::Meddling => ErrorKind::Handler,
+            Self::OutOfOrder(_) => ErrorKind::Order,
             Self::Broken { .. } => ErrorKind::Definition,
         }
     }
@@ -124,6 +131,7 @@ impl Fault {
             | Self::TimedOut { .. }
             | Self::Handler(_)
             | Self::Meddling
+            | Self::OutOfOrder(_)
             | Self::Broken { .. } => BatchOutcome::Failed,
         }
     }
@@ -155,6 +163,11 @@ impl Fault {
                 "take begin, commit and rollback out of the handler; what it committed itself stays, so build the \
                  projection anew",
             ),
+            Self::OutOfOrder(message) => (
+                message.clone(),
+                "let every writer append by es_append; to go on with the log as it is, set `order_guard = false` for \
+                 this projection and restart",
+            ),
             Self::Broken { message, .. } => (
                 message.clone(),
                 "run `foldd check`; if the tables were changed by hand, put them back, then restart",
@@ -166,6 +179,7 @@ impl Fault {
                 (Some(sqlstate.clone()), None, None)
             }
             Self::TimedOut { event, .. } => (None, None, event.clone()),
+            Self::OutOfOrder(_) => (Some(sqlstate::OUT_OF_ORDER.to_owned()), None, None),
             Self::Unknown(_) | Self::Fenced | Self::CheckpointMoved | Self::StaleHorizon | Self::Meddling => {
                 (None, None, None)
             }

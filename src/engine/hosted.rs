@@ -9,6 +9,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::batch::{Batch, Committed};
 use super::failure::{Fault, HandlerFault};
+use super::guard;
 use crate::event::RecordedEvent;
 use crate::ledger::checkpoint::{self, Step};
 use crate::ledger::phases::EventRef;
@@ -27,6 +28,8 @@ pub(crate) struct Hosted {
     pub(crate) extension_schemas: Vec<String>,
     /// `None` for all categories.
     pub(crate) categories: Option<Vec<String>>,
+    /// Whether to halt where a stream's versions do not follow one another.
+    pub(crate) order_guard: bool,
 }
 
 impl fmt::Debug for Hosted {
@@ -74,6 +77,11 @@ async fn apply(tx: &mut PgConnection, hosted: &Hosted, batch: &Batch<'_>) -> Res
     let (Some(first), Some(last)) = (page.first(), page.last()) else {
         return Ok(Committed { scanned: 0, skipped: 0, cursor: None, oldest_seconds: None });
     };
+    if hosted.order_guard
+        && let Some(broken) = guard::first_break(&page)
+    {
+        return Err(Fault::OutOfOrder(broken));
+    }
     let (cursor, oldest) = (last.cursor(), first.created_at);
     let scanned = i64::try_from(page.len()).unwrap_or(i64::MAX);
     let index = Index::of(&page);

@@ -5,7 +5,7 @@
 //!
 //! **How.** `machine` says what comes next, as a pure function. `batch` is the transaction: check the fence, read a page
 //! below the horizon, apply it, move the checkpoint by compare-and-set, commit; `hosted` is the same around a Rust
-//! handler. `pace` sizes the page, `backlog` knows how many events remain, `failure` turns what went wrong into what to
+//! handler. `guard` refuses a page whose streams are out of order. `pace` sizes the page, `backlog` knows how many events remain, `failure` turns what went wrong into what to
 //! do, and into what a person should do. `build` makes a projection's tables and function. `run` joins them into turns:
 //! one turn is one batch, so that many subscriptions share few connections fairly; `report` is what they say.
 //!
@@ -21,7 +21,8 @@ pub(crate) mod backlog;
 pub(crate) mod batch;
 pub(crate) mod build;
 pub(crate) mod failure;
-pub(crate) mod hosted;
+mod guard;
+mod hosted;
 pub(crate) mod machine;
 pub(crate) mod pace;
 pub(crate) mod report;

@@ -56,6 +56,8 @@ label_words! {
         Lease = "lease",
         /// The handler failed on an event.
         Handler = "handler",
+        /// The log was not as it must be: a stream out of order.
+        Order = "order",
         /// What is stored does not fit: a missing function, an id that does not parse.
         Definition = "definition",
     }

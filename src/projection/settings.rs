@@ -55,6 +55,10 @@ pub struct Settings {
     /// With how many quarantined streams the projection halts after all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_quarantined_streams: Option<u32>,
+    /// Whether to halt where a stream's versions do not follow one another, as writers can leave it that insert
+    /// without `es_append`; true unless said otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order_guard: Option<bool>,
 }
 
 /// What happens when an event cannot be applied and trying again would not help.
@@ -107,7 +111,7 @@ pub struct MissingSetting {
 
 impl Settings {
     /// Every key, in the order in which documentation lists them.
-    pub const KEYS: [&'static str; 10] = [
+    pub const KEYS: [&'static str; 11] = [
         "version",
         "categories",
         "all",
@@ -118,6 +122,7 @@ impl Settings {
         "keep_previous",
         "events_per_second",
         "max_quarantined_streams",
+        "order_guard",
     ];
 
     /// What a key takes, in a form that completes "`key` takes …".
@@ -125,7 +130,7 @@ impl Settings {
         Some(match key {
             "version" => "a whole number from 1 to 2147483647",
             "categories" => r#"a list of names, such as ["order", "payment"]"#,
-            "all" => "true or false",
+            "all" | "order_guard" => "true or false",
             "on_error" => r#""halt", "quarantine_stream" or "skip_event""#,
             "partitions" => "a whole number from 1 to 1024",
             "extension_schemas" => r#"a list of schema names, such as ["extensions"]"#,
@@ -157,6 +162,7 @@ impl Settings {
             keep_previous: other.keep_previous.or(self.keep_previous),
             events_per_second: other.events_per_second.or(self.events_per_second),
             max_quarantined_streams: other.max_quarantined_streams.or(self.max_quarantined_streams),
+            order_guard: other.order_guard.or(self.order_guard),
         }
     }
 

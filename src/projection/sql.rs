@@ -19,6 +19,8 @@ pub(crate) struct Target<'a> {
     pub(crate) store_schema: &'a str,
     /// Schemas that handlers see beside their own.
     pub(crate) extension_schemas: &'a [String],
+    /// Whether to halt where a stream's versions do not follow one another.
+    pub(crate) order_guard: bool,
 }
 
 /// A compiled definition.
@@ -64,6 +66,7 @@ pub(crate) fn call(projection_id: &str) -> String {
 pub(crate) fn compile(definition: &Definition, target: &Target<'_>) -> Option<Compiled> {
     let mut source = Source::default();
     source.head(target);
+    source.guard(&definition.categories, target);
     let settings = match &definition.body {
         Body::PerEvent(entries) => {
             source.per_event(entries, &definition.categories, target);
@@ -163,6 +166,21 @@ begin
             oid = target.schema_oid,
             extensions = extensions.join(", "),
         );
+    }
+
+    /// Costs nothing until somebody has inserted without es_append, and then a second look at the page.
+    fn guard(&mut self, categories: &Categories, target: &Target<'_>) {
+        if target.order_guard {
+            let store = quote_ident(target.store_schema);
+            let categories = array_literal(categories);
+            let _ = writeln!(
+                self.text,
+                "    if {store}.es_has_foreign_writes() then
+        perform {store}.es_require_stream_order(
+            {categories}, _foldd_from_xid, _foldd_from_position, _foldd_max_events, _foldd_horizon, _foldd_max_bytes);
+    end if;"
+            );
+        }
     }
 
     fn per_event(&mut self, entries: &[OnEntry], categories: &Categories, target: &Target<'_>) {
@@ -328,8 +346,13 @@ mod tests {
     fn compiled(text: &str) -> super::Compiled {
         let file = ProjectionFile::parse("t", "t.sql", text).expect("the file is right");
         let definition = Definition::of_file(&file, &file.settings).expect("it names categories");
-        let target =
-            Target { projection_id: "t@1", schema_oid: 7, store_schema: "public", extension_schemas: &[] };
+        let target = Target {
+            projection_id: "t@1",
+            schema_oid: 7,
+            store_schema: "public",
+            extension_schemas: &[],
+            order_guard: true,
+        };
         compile(&definition, &target).expect("it is SQL")
     }
 

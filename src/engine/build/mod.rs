@@ -121,11 +121,13 @@ async fn body(
     store_schema: String,
 ) -> Result<batch::Body, BuildError> {
     let extension_schemas = wanted.settings.extension_schemas.clone().unwrap_or_default();
+    let order_guard = wanted.settings.order_guard.unwrap_or(true);
     let target = Target {
         projection_id: &current.projection_id,
         schema_oid: current.schema_oid,
         store_schema: &store_schema,
         extension_schemas: &extension_schemas,
+        order_guard,
     };
     if let Some(compiled) = compile(&current.definition, &target) {
         if function_source(tx, &current.projection_id).await? != Some(compiled.source) {
@@ -140,6 +142,7 @@ async fn body(
         categories: listed(&current.definition),
         store_schema,
         extension_schemas,
+        order_guard,
     }))
 }
 
