@@ -44,11 +44,19 @@ create unlogged table es_incarnation (
     constraint es_incarnation_only_row_check check (only_row)
 );
 
--- The life that this server lives; null before anybody named it.
+-- The life that this server lives; null before anybody named it, and on a standby, where unlogged tables cannot be
+-- read.
 create function es_current_incarnation() returns uuid
-language sql stable
+language plpgsql stable
 set search_path from current
-return (select i.incarnation from es_incarnation i where i.only_row and i.started_at = pg_postmaster_start_time());
+as $$
+begin
+    if pg_is_in_recovery() then
+        return null;
+    end if;
+    return (select i.incarnation from es_incarnation i where i.only_row and i.started_at = pg_postmaster_start_time());
+end
+$$;
 
 -- Names it.
 create function es_begin_incarnation() returns void

@@ -82,12 +82,17 @@ async fn connect(loaded: &Loaded) -> Result<PgConnection, Failure> {
     Ok(conn)
 }
 
-/// As [`connect`], for verbs that only look: a store that is not sound can be looked at, and is warned of.
+/// As [`connect`], for verbs that only look: a store that is not sound, or on a standby, can be looked at, and is
+/// warned of.
 async fn connect_to_look(loaded: &Loaded) -> Result<PgConnection, Failure> {
     let mut conn = connect_bare(loaded).await?;
     crate::store::require_current(&mut conn).await?;
     match crate::store::require_sound(&mut conn).await {
-        Err(unsound @ EventStoreError::Unsound { .. }) => eprintln!("foldd: warning: {unsound}"),
+        Err(
+            unsound @ (EventStoreError::Unsound { .. }
+            | EventStoreError::AheadOfCluster { .. }
+            | EventStoreError::InRecovery),
+        ) => eprintln!("foldd: warning: {unsound}"),
         sound => sound?,
     }
     Ok(conn)

@@ -42,7 +42,7 @@ pub(crate) use horizon::{
 pub(crate) use identity::{Known, ids_in, known, last_id_in};
 pub use migrate::Migrated;
 pub(crate) use migrate::{KNOWN as SCHEMA_VERSION, require_current};
-pub(crate) use order::{Rebase, note_horizon, plan_rebase, rebase, require_order, settle};
+pub(crate) use order::{Rebase, note_horizon, plan_rebase, rebase, settle};
 pub use read::Lag;
 pub(crate) use read::{Page, count_after, cursor_of, head, read_page_in, stream_page};
 pub use scope::{CommittedEvents, TransactionScope};

@@ -187,13 +187,13 @@ async fn session(desk: &Desk, conn: &mut PgConnection, backoff: &mut Backoff) ->
 /// Asks whether the stamps still fit the cluster, and sounds the alarm if not; notes how far the log was read, once the
 /// watcher knows.
 async fn examine(desk: &Desk, conn: &mut PgConnection) -> store::Result<bool> {
-    match store::require_order(conn).await {
-        Err(ahead @ EventStoreError::AheadOfCluster { .. }) => {
-            // Nobody listens any more: the daemon is ending already.
-            let _ = desk.alarm.send(ahead).await;
+    match store::settle(conn).await {
+        Err(lossy @ (EventStoreError::AheadOfCluster { .. } | EventStoreError::Skipped { .. })) => {
+            // Where nobody listens any more, the daemon is ending already.
+            let _ = desk.alarm.send(lossy).await;
             return Ok(true);
         }
-        order => order?,
+        settled => settled?,
     }
     let Some(sight) = desk.daemon.board.sight() else { return Ok(false) };
     store::note_horizon(conn, &sight.horizon).await?;

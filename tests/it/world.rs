@@ -177,10 +177,16 @@ impl World {
 
     /// Starts the daemon with variables in its environment.
     pub(crate) fn daemon_with(&self, variables: &[(&str, &str)]) -> Daemon {
+        let mut command = self.command(&["run"]);
+        command.envs(variables.iter().copied());
+        self.start(command)
+    }
+
+    /// Starts a command as a daemon.
+    pub(crate) fn start(&self, mut command: Command) -> Daemon {
         let log = self.dir.join(format!("daemon-{}.log", NUMBER.fetch_add(1, Ordering::Relaxed)));
         let file = std::fs::File::create(&log).expect("a log file can be made");
-        let mut command = self.command(&["run"]);
-        command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         Daemon { child: command.spawn().expect("the daemon can be started"), log }
     }
 

@@ -83,13 +83,13 @@ fn raw(json: &str) -> Box<RawValue> {
 }
 
 /// A connection of one's own, and the process id of its backend.
-async fn session(world: &World) -> (PgConnection, i32) {
+pub(crate) async fn session(world: &World) -> (PgConnection, i32) {
     let mut conn = PgConnection::connect(world.url()).await.expect("the database answers");
     let pid = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut conn).await.expect("it has a pid");
     (conn, pid)
 }
 
-async fn run(conn: &mut PgConnection, sql: &str) {
+pub(crate) async fn run(conn: &mut PgConnection, sql: &str) {
     try_run(conn, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
@@ -98,7 +98,7 @@ async fn try_run(conn: &mut PgConnection, sql: &str) -> sqlx::Result<()> {
 }
 
 /// One value, as text.
-async fn ask(conn: &mut PgConnection, sql: &str) -> String {
+pub(crate) async fn ask(conn: &mut PgConnection, sql: &str) -> String {
     let text = format!("select coalesce((({sql})::text), '')");
     sqlx::query_scalar(AssertSqlSafe(text))
         .fetch_one(conn)
