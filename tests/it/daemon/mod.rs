@@ -4,6 +4,7 @@
 //! as it comes, into a table that refuses nothing.
 
 mod answers;
+mod hostage;
 mod http;
 mod kill;
 mod outages;

@@ -3,6 +3,7 @@
 mod definitions;
 mod equals;
 mod failures;
+mod guard;
 mod names;
 mod pages;
 mod plans;

@@ -8,6 +8,8 @@ mod aggregates;
 mod append;
 /// Appending from any language: refusals and their SQLSTATEs, privileges, round trips.
 mod contract;
+/// The proven horizon: who is gone past, and who never.
+mod horizon;
 /// Events never change; the one exception is on record.
 mod immutable;
 /// After a crash, xids are given out again, and an old horizon is refused.

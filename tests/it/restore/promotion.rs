@@ -45,7 +45,14 @@ async fn a_daemon_follows_to_a_promoted_standby_and_loses_nothing() {
     let source = format!("host={} port=5432 user=postgres", socket.display());
     finish(
         &basebackup,
-        &["--write-recovery-conf", "--pgdata", &copy.display().to_string(), "--dbname", &source],
+        &[
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            "--pgdata",
+            &copy.display().to_string(),
+            "--dbname",
+            &source,
+        ],
     )
     .await;
     hand_over(&copy, &socket);
