@@ -3,15 +3,16 @@
 //! **Promise.** What was acknowledged is in the log, once, in version order along its stream; a reader that stores its
 //! cursor and comes back sees every committed event exactly once, in (stamp, position) order, whoever else is writing.
 //!
-//! **How.** Every event carries a stamp, which is at least its writer's xid. Readers stay below the horizon, under
-//! which no transaction is still running; so nothing can appear behind a cursor. Stamps never fall along a stream,
-//! since the last one is kept in the stream's row and written under its lock. All of that happens in SQL functions
-//! (`migrations/`), so that every language appends and reads alike.
+//! **How.** Every event carries a stamp, which is at least its writer's xid. Readers stay below the horizon, under which
+//! nothing can still be appended; so nothing can appear behind a cursor. Stamps never fall along a stream, since the
+//! last one is kept in the stream's row and written under its lock. All of that happens in SQL functions (`migrations/`),
+//! so that every language appends and reads alike.
 //!
 //! **What it never does.** It does not know subscriptions, leases or projections; it starts no task; it reads no clock.
 //!
-//! **Where next.** `append` writes, `read` reads, `horizon` says how far, `scope` joins several streams in one
-//! transaction, `snapshot` shortens loading, `migrate` sets up the schema or adopts a plain one.
+//! **Where next.** `append` writes, `read` reads, `horizon` says how far and `blockers` who is in the way, `scope` joins
+//! several streams in one transaction, `snapshot` shortens loading, `migrate` sets up the schema or adopts a plain one,
+//! `order` notices and repairs what a restore does to stamps, `doctor` examines all of it.
 
 mod adopt;
 mod aggregates;
