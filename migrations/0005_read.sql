@@ -19,6 +19,22 @@ return es_counted(pg_snapshot_xmin(pg_current_snapshot()));
 
 comment on function es_horizon() is 'The tier-0 horizon of the calling statement: no transaction below it is still running.';
 
+-- The same for a reader who has come this far. A cursor that is ahead of everything that this cluster can have
+-- given out would get nothing, for ever, and then lose events: it came from another cluster. SQLSTATE ES004.
+create function es_horizon_after(after_transaction_id xid8) returns xid8
+language plpgsql stable
+set search_path from current
+as $$
+begin
+    if after_transaction_id > es_counted(pg_snapshot_xmax(pg_current_snapshot())) and not pg_is_in_recovery() then
+        raise exception 'the cursor''s transaction % is ahead of this cluster, whose next one is %',
+            after_transaction_id, es_counted(pg_snapshot_xmax(pg_current_snapshot()))
+            using errcode = 'ES004', hint = 'Was the log restored, or is the cursor another log''s? `foldd doctor` knows.';
+    end if;
+    return es_horizon();
+end
+$$;
+
 -- Why the horizon cannot be proven here, and so stands still behind every open transaction; null when it can.
 create function es_why_unproven() returns text
 language plpgsql stable security definer
@@ -113,7 +129,7 @@ declare
     bytes bigint := 0;
     found_one boolean := false;
 begin
-    horizon := coalesce(es_read_category_after.horizon, es_horizon());
+    horizon := coalesce(es_read_category_after.horizon, es_horizon_after(es_read_category_after.after_transaction_id));
     if es_read_category_after.max_bytes is null then
         return query
         select * from es_events e
@@ -157,7 +173,7 @@ declare
     bytes bigint := 0;
     found_one boolean := false;
 begin
-    horizon := coalesce(es_read_category_after.horizon, es_horizon());
+    horizon := coalesce(es_read_category_after.horizon, es_horizon_after(es_read_category_after.after_transaction_id));
     if es_read_category_after.max_bytes is null then
         return query
         select page.* from (select distinct unnest(es_read_category_after.categories)) as wanted (category)
@@ -210,7 +226,7 @@ declare
     bytes bigint := 0;
     found_one boolean := false;
 begin
-    horizon := coalesce(es_read_all_after.horizon, es_horizon());
+    horizon := coalesce(es_read_all_after.horizon, es_horizon_after(es_read_all_after.after_transaction_id));
     if es_read_all_after.max_bytes is null then
         return query
         select * from es_events e

@@ -12,6 +12,8 @@ pub mod sqlstate {
     pub const DUPLICATE_EVENT: &str = "ES002";
     /// Somebody tried to change or delete events.
     pub const IMMUTABLE: &str = "ES003";
+    /// A reader's cursor is ahead of everything that this cluster can have given out.
+    pub const CURSOR_AHEAD: &str = "ES004";
     /// The lease was lost to a newer fence token.
     pub(crate) const FENCED: &str = "FD001";
     /// The checkpoint is not where its holder left it.
@@ -283,6 +285,9 @@ pub(crate) fn remedy(error: &sqlx::Error) -> Option<&'static str> {
         }
         "53100" => "free some space on the server's disk",
         "53200" => "the server is out of memory; see its log",
+        sqlstate::CURSOR_AHEAD => {
+            "was the log restored, or is the cursor another log's? `foldd doctor` knows"
+        }
         "57P01" | "57P02" | "57P03" => "the server is starting or stopping; try again in a moment",
         "57014" => "raise statement_timeout for this role",
         "55P03" => "another session holds the lock; `foldd status` and pg_stat_activity name it",

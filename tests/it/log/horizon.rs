@@ -136,6 +136,22 @@ async fn an_old_snapshot_proves_no_more_than_it_saw() {
 }
 
 #[tokio::test]
+async fn a_cursor_of_another_cluster_is_an_error_and_not_silence() {
+    let world = World::new().await;
+    append_any(&world.store(), "order-1", 1).await;
+    let newest: u64 =
+        world.value("select pg_snapshot_xmax(pg_current_snapshot())").await.parse().expect("a number");
+    let near = world.store().read_all_after((newest, 0), 10).await.expect("it is not ahead");
+    assert!(near.is_empty());
+    for error in [
+        world.store().read_all_after((newest + 100_000, 7), 10).await.expect_err("it is ahead"),
+        world.store().read_category_after("order", (newest + 100_000, 7), 10).await.expect_err("it is ahead"),
+    ] {
+        assert_eq!(super::store_sqlstate(&error), foldd::error::sqlstate::CURSOR_AHEAD, "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn without_its_own_default_the_log_proves_nothing_and_says_why() {
     let world = World::alone().await;
     assert_eq!(world.value("select es_why_unproven()").await, "");

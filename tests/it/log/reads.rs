@@ -23,14 +23,14 @@ async fn a_page_begins_behind_its_cursor_and_ends_at_its_limit() {
         let two = store.read_all_after(event.cursor(), 2).await.expect("it can be read");
         assert_eq!(places(&two), places(&log[nth + 1..(nth + 3).min(5)]));
     }
-    // A cursor between two events, by stamp or by position, and one far behind the end.
+    // A cursor between two events, by stamp or by position, and one behind the end.
     let stamp = log[1].transaction_id;
     assert_eq!(store.read_all_after((stamp, 0), 1).await.expect("read")[0].cursor(), log[0].cursor());
     assert_eq!(
         store.read_all_after((stamp - 1, i64::MAX), 1).await.expect("read")[0].cursor(),
         log[0].cursor()
     );
-    assert!(store.read_all_after((u64::MAX, i64::MAX), 1).await.expect("read").is_empty());
+    assert!(store.read_all_after((log[4].transaction_id, i64::MAX), 1).await.expect("read").is_empty());
     assert!(store.read_all_after(Cursor::START, 0).await.expect("read").is_empty());
     store.read_all_after(Cursor::START, -1).await.expect_err("no negative pages");
 }
