@@ -144,3 +144,24 @@ async fn a_role_that_may_not_raise_the_floor_stays_at_tier_0_and_says_so_once() 
     world.caught_up("tally").await;
     assert_eq!(daemon.stop().await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_long_batch_of_one_projection_holds_up_no_other() {
+    let world = World::alone().await;
+    let slow = "/* foldd\nversion = 1\ncategories = [\"order\"]\n*/\n-- @tables\ncreate table t (n bigint);\n\
+        -- @batch\ninsert into t select count(*) from batch;\n-- @batch\ninsert into t select 0 from pg_sleep(600);\n";
+    world.projection("slow", slow);
+    world.projection("tally", TALLY);
+    let daemon = world.daemon_with(&[("FOLDD__DAEMON__BATCH_TIMEOUT", "1h")]);
+    world.seed("order", 10).await;
+    let asleep = "select exists (select from pg_stat_activity
+        where wait_event = 'PgSleep' and backend_xid is not null and application_name like 'foldd worker%')";
+    world.eventually("the batch sleeps, with an xid", async || world.value(asleep).await == "true").await;
+    for _ in 0..3 {
+        world.seed("order", 10).await;
+        world.caught_up("tally").await;
+    }
+    assert_eq!(world.value("select sum(n) from tally.tally").await, "40");
+    assert_eq!(world.value(asleep).await, "true", "it never ended meanwhile");
+    daemon.kill();
+}
