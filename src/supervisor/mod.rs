@@ -200,7 +200,7 @@ impl Supervisor {
         cancel.cancelled().await;
         tracing::info!("draining");
         daemon.readiness(|readiness| readiness.draining = true);
-        roster.drain();
+        roster.drain(Subscription::drain);
         if tokio::time::timeout(self.drain_timeout, workers.wait()).await.is_err() {
             tracing::warn!(after = ?self.drain_timeout, "batches still in hand are cut off and roll back");
             hands.iter().for_each(tokio::task::AbortHandle::abort);
