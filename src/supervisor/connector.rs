@@ -35,7 +35,7 @@ pub(crate) enum ConnectError {
 
 impl ConnectError {
     /// What to do about it, where that is known.
-    pub(crate) fn remedy(&self) -> Option<&'static str> {
+    pub(crate) fn remedy(&self) -> Option<&str> {
         match self {
             Self::Options(_) | Self::Deadline => None,
             Self::Refused(error) => crate::error::remedy(error),

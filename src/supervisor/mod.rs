@@ -83,7 +83,7 @@ pub(crate) enum SupervisorError {
 
 impl SupervisorError {
     /// What to do about it, where that is known.
-    pub(crate) fn remedy(&self) -> Option<&'static str> {
+    pub(crate) fn remedy(&self) -> Option<&str> {
         match self {
             Self::Connect(error) => error.remedy(),
             Self::Database(error) => crate::error::remedy(error),

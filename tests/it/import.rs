@@ -151,10 +151,12 @@ async fn an_import_tells_how_far_it_is_and_at_the_end_what_it_did() {
     // Of standard input nobody knows the length.
     let mut command = world.command(&["import", "-", "--name", "b"]);
     let input = std::fs::File::open(file(&world, "b.jsonl", &lines(35_000, 100))).expect("a file");
-    let cat = std::process::Command::new("cat").stdin(input).stdout(Stdio::piped()).spawn().expect("cat");
-    command.stdin(cat.stdout.expect("it has an output"));
+    let mut cat = std::process::Command::new("cat");
+    let mut cat = cat.stdin(input).stdout(Stdio::piped()).spawn().expect("there is a cat");
+    command.stdin(cat.stdout.take().expect("it has an output"));
     let output =
         tokio::task::spawn_blocking(move || command.output()).await.expect("it ends").expect("it starts");
+    cat.wait().expect("it ends");
     assert!(output.status.success());
     assert_eq!(progress(&String::from_utf8_lossy(&output.stderr)), [("", "10000"), ("", "20000")]);
 

@@ -20,6 +20,8 @@ mod import;
 mod log;
 /// Events that are unusual or impossible, through every way in.
 mod odd_events;
+/// Names and ids that are unusual or impossible, likewise.
+mod odd_names;
 /// Projections in Rust, hosted in this process.
 mod rust;
 /// The house rules.
