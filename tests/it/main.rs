@@ -4,6 +4,8 @@
 
 /// What the database may be like, and what foldd says about it.
 mod conditions;
+/// Mistakes in configuration, files and their names.
+mod configured;
 /// The daemon as a process: signals, leases, takeovers, restarts of PostgreSQL, kills, its faces.
 mod daemon;
 /// The demo, and the first things that people type.
