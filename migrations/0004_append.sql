@@ -55,6 +55,20 @@ $$;
 
 comment on function es_category_of(text) is 'The category of a stream by its name: what stands before the first dash.';
 
+-- An empty name is a mistake of the caller's: nothing could select it, and no import would take it back.
+create function es_refuse_empty(names text[]) returns void
+language plpgsql immutable
+set search_path from current
+as $$
+begin
+    if array_position(names, '') is not null then
+        raise exception 'stream_id, category and event_type must not be empty'
+            using errcode = 'invalid_parameter_value',
+                  hint = 'Name them; the category may be null, and is then that of the stream.';
+    end if;
+end
+$$;
+
 -- Appends any number of events to one stream in one round trip.
 --
 --   expected_version   null: any; -1: the stream must not exist; else: it must be at exactly this version
@@ -97,6 +111,7 @@ begin
         raise exception 'event_types, data, metadata and event_ids must not contain nulls'
             using errcode = 'null_value_not_allowed';
     end if;
+    perform es_refuse_empty(es_append.event_types || es_append.category);
 
     if n = 0 then
         select s.stream_version, e.transaction_id, e.global_position into version, transaction_id, global_position
@@ -217,6 +232,7 @@ declare
     last      bigint[];
     positions bigint[];
 begin
+    perform es_refuse_empty(es_append_many.stream_ids || es_append_many.categories || es_append_many.event_types);
     lock table es_events in row exclusive mode;
 
     select locked.last_transaction_id into stamp

@@ -73,13 +73,14 @@ impl Serialize for Cursor {
 impl<'de> Deserialize<'de> for Cursor {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = CursorJson::deserialize(deserializer)?;
-        let transaction_id = json.transaction_id.parse().map_err(serde::de::Error::custom)?;
-        Ok(Self { transaction_id, global_position: json.position })
+        format!("{}:{}", json.transaction_id, json.position).parse().map_err(serde::de::Error::custom)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::Cursor;
 
     #[test]
@@ -99,6 +100,40 @@ mod tests {
         for text in ["", ":", "7", "7:", ":7", "-1:7", "7:-1", "7:7:7", "x:y", "18446744073709551616:0"] {
             let error = text.parse::<Cursor>().expect_err(text);
             assert!(error.to_string().contains(&format!("'{text}'")), "{error}");
+        }
+    }
+
+    /// Places that are near each other as well as far apart.
+    fn cursors() -> impl Strategy<Value = Cursor> {
+        let stamp = prop_oneof![0..4_u64, any::<u64>()];
+        let position = prop_oneof![0..4_i64, 0..=i64::MAX];
+        (stamp, position).prop_map(Cursor::from)
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_is_that_of_stamp_and_position(mut cursors in proptest::collection::vec(cursors(), 0..20)) {
+            let mut pairs: Vec<_> =
+                cursors.iter().map(|cursor| (cursor.transaction_id, cursor.global_position)).collect();
+            cursors.sort();
+            pairs.sort_unstable();
+            prop_assert!(cursors.iter().all(|cursor| *cursor >= Cursor::START));
+            prop_assert_eq!(cursors, pairs.into_iter().map(Cursor::from).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn printed_and_parsed_it_is_the_same(cursor in cursors()) {
+            prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
+            let json = serde_json::to_string(&cursor).expect("it is JSON");
+            prop_assert_eq!(serde_json::from_str::<Cursor>(&json).expect("it is a cursor"), cursor);
+        }
+
+        #[test]
+        fn what_parses_prints_to_the_same_place(text in "[0-9+-]{0,20}:[0-9+-]{0,19}") {
+            if let Ok(cursor) = text.parse::<Cursor>() {
+                prop_assert!(cursor.global_position >= 0);
+                prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
+            }
         }
     }
 }

@@ -209,7 +209,13 @@ impl EventStoreError {
     }
 
     /// What to do about it, where the error's own text does not say it.
-    pub(crate) fn remedy(&self) -> Option<&'static str> {
+    pub(crate) fn remedy(&self) -> Option<&str> {
+        if let Self::DuplicateEvent { .. } = self {
+            return Some("if that is this event, all is well; another event needs an id of its own");
+        }
+        if let Self::ConcurrencyConflict { .. } = self {
+            return Some("read the stream and decide anew");
+        }
         remedy(self.driver()?)
     }
 
@@ -255,8 +261,9 @@ pub(crate) fn is_about_data(code: &str) -> bool {
     matches!(code.get(..2), Some("22" | "23" | "54"))
 }
 
-/// What a person does about an error of the database, where that is not plain from its text.
-pub(crate) fn remedy(error: &sqlx::Error) -> Option<&'static str> {
+/// What a person does about an error of the database, where that is not plain from its text: in our words, else in those
+/// of the server's hint.
+pub(crate) fn remedy(error: &sqlx::Error) -> Option<&str> {
     let Some(database) = error.as_database_error() else {
         let unreachable =
             matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_));
@@ -267,7 +274,7 @@ pub(crate) fn remedy(error: &sqlx::Error) -> Option<&'static str> {
         "22003" => "write the number smaller, or as text",
         "22P02" | "22P05" => "PostgreSQL cannot store it; remove it",
         "54000" if database.message().contains("index") => {
-            "shorten stream_id, category and event_type, together below 2,600 bytes"
+            "shorten stream_id and category, together below 2,600 bytes"
         }
         "54001" => "nest the data less deeply, or raise max_stack_depth",
         "54000" => "make the event smaller",
@@ -292,7 +299,7 @@ pub(crate) fn remedy(error: &sqlx::Error) -> Option<&'static str> {
         "57014" => "raise statement_timeout for this role",
         "55P03" => "another session holds the lock; `foldd status` and pg_stat_activity name it",
         _ if code.starts_with("08") => "is PostgreSQL running there, and is the URL right?",
-        _ => return None,
+        _ => return database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?.hint(),
     })
 }
 

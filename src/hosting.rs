@@ -5,13 +5,11 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::catalog;
 use crate::config;
 use crate::daemon::settings;
 use crate::error::EventStoreError;
-use crate::projection::Projection;
-use crate::projection::file::{FileError, ProjectionFile};
 use crate::projection::handler::Registry;
-use crate::projection::settings::{MissingSetting, Settings as Overrides};
 use crate::store::EventStore;
 use crate::supervisor::Supervisor;
 use crate::supervisor::connector::Connector;
@@ -43,12 +41,9 @@ pub struct Daemon {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DaemonError {
-    /// A projection file is wrong; each line says where and what to do.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    File(Vec<FileError>),
-    /// A projection does not say all that it must.
-    #[error(transparent)]
-    Incomplete(#[from] MissingSetting),
+    /// Projections are wrong: one line for each fault, with its place and what to do.
+    #[error("{}", .0.join("\n"))]
+    Projections(Vec<String>),
     /// The schema could not be brought up to date.
     #[error("the schema could not be brought up to date")]
     Schema(#[from] EventStoreError),
@@ -85,12 +80,21 @@ impl Daemon {
         self
     }
 
+    /// How many events a page has at most; 100,000 unless said otherwise, at least 1. A Rust handler gets a page whole, so
+    /// this bounds its memory; a smaller page costs nothing but speed.
+    #[must_use]
+    pub fn max_page_events(mut self, events: u32) -> Self {
+        self.settings.max_page_events = events.max(1);
+        self
+    }
+
     /// Brings the schema up to date, then folds until cancelled. The pool needs two connections to migrate.
     ///
     /// # Errors
     /// At the start only: when a projection is wrong or the database cannot be used. Once it runs, it reconnects by itself.
     pub async fn run(self, pool: PgPool, cancel: CancellationToken) -> Result<(), DaemonError> {
-        let projections = self.projections()?;
+        let files = self.files.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+        let projections = catalog::brought_along(&self.registry, files).map_err(DaemonError::Projections)?;
         EventStore::new(pool.clone()).migrate().await?;
         let connector = Connector::new(move || Ok((*pool.connect_options()).clone()));
         let (supervisor, _published) = Supervisor::new(settings(&self.settings), connector);
@@ -99,18 +103,5 @@ impl Daemon {
             .run(&projections, cancel)
             .await
             .map_err(|error| DaemonError::Database(crate::error::chain(&error)))
-    }
-
-    fn projections(&self) -> Result<Vec<Projection>, DaemonError> {
-        let mut projections = Vec::new();
-        for rust in self.registry.projections() {
-            projections.push(Projection::of_rust(rust, &Overrides::default(), None)?);
-        }
-        for (name, text) in &self.files {
-            let file =
-                ProjectionFile::parse(name, &format!("{name}.sql"), text).map_err(DaemonError::File)?;
-            projections.push(Projection::of_file(&file, &Overrides::default())?);
-        }
-        Ok(projections)
     }
 }

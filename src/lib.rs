@@ -56,7 +56,7 @@ mod ledger;
 mod logging;
 mod metrics;
 mod ops;
-pub mod projection;
+mod projection;
 pub mod store;
 mod stream;
 mod supervisor;
@@ -67,11 +67,16 @@ use clap::Parser;
 
 pub use aggregate::{Aggregate, AggregateRoot, Snapshot};
 pub use cursor::{Cursor, CursorParseError};
+#[doc(inline)]
 pub use error::EventStoreError;
 pub use event::{Event, EventData, EventMetadata, RecordedEvent};
 pub use hosting::{Daemon, DaemonError};
+#[doc(inline)]
 pub use projection::handler::{Handler, HandlerError, Received, Registry, RustProjection};
-pub use store::{Appended, CommittedEvents, EventStore, Horizon, ImportEvent, Lag, TransactionScope};
+#[doc(inline)]
+pub use store::{
+    Appended, CommittedEvents, EventStore, Horizon, ImportEvent, Lag, Migrated, TransactionScope,
+};
 pub use stream::{ExpectedVersion, ReadDirection, StreamQuery};
 
 /// The `foldd` command line, without Rust handlers: parses the arguments of this process, carries them out, and reports

@@ -1,6 +1,6 @@
 //! `foldd append`: one event from the command line.
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::args::Append;
@@ -10,15 +10,13 @@ use crate::store::{self, Columns};
 
 /// Carries the verb out.
 pub(crate) async fn run(args: Append, loaded: &Loaded) -> Result<(), Failure> {
-    let metadata: Value = match &args.metadata {
-        None => Value::Object(serde_json::Map::new()),
-        Some(raw) => {
-            serde_json::from_str(raw.get()).map_err(|error| Failure::Usage(format!("--metadata: {error}")))?
-        }
+    let metadata = match args.metadata {
+        Some(given) => given,
+        None => RawValue::from_string("{}".to_owned()).map_err(|error| Failure::Failed(error.to_string()))?,
     };
     let event_id = args.event_id.unwrap_or_else(Uuid::now_v7);
     let mut conn = connect(loaded).await?;
-    let columns = Columns::one(&args.event_type, args.data, &metadata, event_id);
+    let columns = Columns::one(&args.event_type, args.data, metadata, event_id);
     let appended =
         store::append(&mut conn, &args.stream, args.category.as_deref(), args.expected, columns).await?;
     if args.json {

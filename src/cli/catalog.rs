@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Failure;
 use crate::config::Loaded;
 use crate::projection::Projection;
-use crate::projection::file::{MAX_FILE_BYTES, ProjectionFile, validate_name};
+use crate::projection::file::{MAX_FILE_BYTES, ProjectionFile};
 use crate::projection::handler::{Registry, RustProjection};
 use crate::projection::settings::{OnError, Settings};
 
@@ -27,7 +27,7 @@ pub(crate) fn projections(loaded: &Loaded, registry: &Registry) -> Result<Vec<Pr
         }
         match of_rust(rust, loaded) {
             Ok(projection) => projections.push(projection),
-            Err(why) => faults.push(why),
+            Err(mut wrong) => faults.append(&mut wrong),
         }
     }
     names.extend(registry.projections().map(RustProjection::name));
@@ -39,22 +39,20 @@ pub(crate) fn projections(loaded: &Loaded, registry: &Registry) -> Result<Vec<Pr
 }
 
 /// A Rust projection as the configuration overrides it.
-fn of_rust(rust: &RustProjection, loaded: &Loaded) -> Result<Projection, String> {
+fn of_rust(rust: &RustProjection, loaded: &Loaded) -> Result<Projection, Vec<String>> {
     let name = rust.name();
-    validate_name(name).map_err(|error| error.to_string())?;
     let given = loaded.config.projections.get(name);
     let settings = given.map_or_else(Settings::default, |given| given.settings());
-    let projection = Projection::of_rust(rust, &settings, given.and_then(|given| given.tables.as_deref()))
-        .map_err(|error| format!("{name}: {error}"))?;
+    let projection = Projection::of_rust(rust, &settings, given.and_then(|given| given.tables.as_deref()))?;
     if projection.version.unsigned_abs() != rust.version() {
-        return Err(format!(
+        return Err(vec![format!(
             "{name}: version {} is configured, this program's handler is version {}; configure that, or run the program \
              that has the other",
             projection.version,
             rust.version()
-        ));
+        )]);
     }
-    refuse_unsupported(&projection.settings).map_err(|why| format!("{name}: {why}"))?;
+    refuse_unsupported(&projection.settings).map_err(|why| vec![format!("{name}: {why}")])?;
     Ok(projection)
 }
 
@@ -82,19 +80,30 @@ pub(crate) fn projections_of<'p>(
     all_or_faults(projections, &faults)
 }
 
-/// Projections that the program brings along, as (name, text).
+/// Projections that a program brings along: Rust handlers, and files as (name, text).
 ///
 /// # Errors
-/// With everything that is wrong in any of them.
-pub(crate) fn samples(files: &[(&str, &str)]) -> Result<Vec<Projection>, Failure> {
+/// With everything that is wrong in any of them, one line each.
+pub(crate) fn brought_along<'f>(
+    registry: &Registry,
+    files: impl IntoIterator<Item = (&'f str, &'f str)>,
+) -> Result<Vec<Projection>, Vec<String>> {
     let (mut projections, mut faults) = (Vec::new(), Vec::new());
-    for (name, text) in files {
-        match parse(name, &format!("{name}.sql"), text, &Settings::default()) {
+    let rust = registry.projections().map(|rust| Projection::of_rust(rust, &Settings::default(), None));
+    let sql =
+        files.into_iter().map(|(name, text)| parse(name, &format!("{name}.sql"), text, &Settings::default()));
+    for read in rust.chain(sql) {
+        match read {
             Ok(projection) => projections.push(projection),
             Err(mut wrong) => faults.append(&mut wrong),
         }
     }
-    all_or_faults(projections, &faults)
+    let mut names: Vec<&str> = projections.iter().map(|projection| projection.name.as_str()).collect();
+    names.sort_unstable();
+    for twice in names.windows(2).filter(|pair| pair[0] == pair[1]) {
+        faults.push(format!("{}: there are two projections of this name; rename one of them", twice[0]));
+    }
+    if faults.is_empty() { Ok(projections) } else { Err(faults) }
 }
 
 fn all_or_faults(projections: Vec<Projection>, faults: &[String]) -> Result<Vec<Projection>, Failure> {

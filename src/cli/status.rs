@@ -85,8 +85,7 @@ fn render(status: &Status) -> String {
         if let Some(error) = &projection.error {
             text.push_str(&format!("\n{}@{}: {}\n", projection.name, projection.version, error.message));
             if let Some(event) = &error.event {
-                let (position, stream, kind) = (event.position, &event.stream_id, &event.event_type);
-                text.push_str(&format!("  event: '{kind}' at position {position}, stream {stream}\n"));
+                text.push_str(&format!("  event: {event}\n"));
             }
             if let Some(place) = &error.place {
                 text.push_str(&format!("  place: {place}\n"));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use humantime::format_duration;
 use secrecy::ExposeSecret;
 
-use super::fault::{Fault, Place};
+use super::fault::{Fault, Place, shortened};
 use super::load::{Loaded, Origins};
 use super::overrides::ProjectionOverride;
 use super::{Config, ConfigError, Handler, connect, explain};
@@ -96,12 +96,12 @@ impl Checks<'_> {
         let level = &config.log.level;
         let filter = tracing_subscriber::EnvFilter::builder().parse(level);
         let problem = match filter {
-            Err(error) => format!("not a filter: {error}"),
+            Err(error) => format!("not a filter: {}", shortened(&error.to_string())),
             Ok(_) if level.trim().is_empty() => "empty, which would log nothing".to_owned(),
             // A filter takes any word for the name of a module, and a misspelled level would
             // silence everything else.
             Ok(_) => match misspelled_level(level) {
-                Some(word) => format!("{word} is no level"),
+                Some(word) => format!("{} is no level", shortened(word)),
                 None => return,
             },
         };

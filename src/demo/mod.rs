@@ -45,7 +45,8 @@ const SAMPLES: [(&str, &str); 3] = [
 /// Runs until interrupted, or for the time asked for.
 pub(crate) async fn run(args: &Demo, loaded: Loaded, registry: &Registry) -> Result<(), Failure> {
     let projections = match catalog::projections(&loaded, registry)? {
-        none if none.is_empty() => catalog::samples(&SAMPLES)?,
+        none if none.is_empty() => catalog::brought_along(&Registry::new(), SAMPLES)
+            .map_err(|faults| Failure::Usage(faults.join("\n")))?,
         configured => configured,
     };
     let listener = listen(args.listen, loaded.config.ops.listen).await?;

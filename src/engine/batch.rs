@@ -15,6 +15,10 @@ use crate::store::Horizon;
 /// How much longer than the server's statement timeout we wait for its answer: covers a slow network, then gives up.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 
+/// A statement that is told to stop stops, unless it catches that as well.
+const NO_ANSWER: &str =
+    "no answer within daemon.batch_timeout and 5 s; if the handler catches query_canceled, take that out";
+
 /// A projection as a batch needs it.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
@@ -93,7 +97,7 @@ pub(crate) async fn fold(
     };
     let folded = tokio::time::timeout(bounds.timeout + ANSWER_MARGIN, folding)
         .await
-        .map_err(|_| Fault::Unknown("no answer before the deadline".to_owned()))?;
+        .map_err(|_| Fault::Unknown(NO_ANSWER.to_owned()))?;
     match folded {
         Err(Fault::TimedOut { page: 1, .. }) => {
             Err(Fault::TimedOut { page: 1, event: next_event(conn, &batch).await })

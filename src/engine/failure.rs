@@ -212,6 +212,13 @@ fn handler_remedy(code: &str) -> &'static str {
         Some("42") => {
             "the statement does not fit its tables: run `foldd check`, mend the file and raise the version"
         }
+        Some("2D") => {
+            "foldd commits the effect together with the checkpoint: take commit and rollback out of the functions that \
+             the statement calls, and raise the version"
+        }
+        Some("54") => {
+            "the event brings the statement to a limit of PostgreSQL: mend the handler and raise the version"
+        }
         Some("40" | "53" | "55" | "57" | "08") => "it is tried again by itself",
         _ => "mend the handler and raise the version",
     }

@@ -301,8 +301,15 @@ impl Subscription {
         self.metrics.error(fault.kind());
         match directive {
             Directive::Halt => {
-                tracing::error!(subscription = self.id(), place = trouble.place, event = ?trouble.event,
-                                sqlstate = trouble.sqlstate, remedy = trouble.remedy, "halted: {}", trouble.message);
+                tracing::error!(
+                    subscription = self.id(),
+                    place = trouble.place,
+                    event = trouble.event.as_ref().map(tracing::field::display),
+                    sqlstate = trouble.sqlstate,
+                    remedy = trouble.remedy,
+                    "halted: {}",
+                    trouble.message
+                );
             }
             Directive::Shrink => {
                 let page = fault.page();

@@ -1,6 +1,7 @@
 //! What holders publish about their subscriptions (`es_phases`), for whoever asks from elsewhere.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -15,6 +16,12 @@ pub(crate) struct EventRef {
     pub(crate) stream_id: String,
     /// Its type.
     pub(crate) event_type: String,
+}
+
+impl fmt::Display for EventRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}' at position {}, stream {}", self.event_type, self.position, self.stream_id)
+    }
 }
 
 /// Why a subscription does not move, for a person.

@@ -20,7 +20,7 @@ use crate::projection::settings::{MissingSetting, Settings};
 
 /// The identity of a version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Definition {
+pub(crate) struct Definition {
     /// The file that it came from, for messages. Not part of the identity.
     pub path: String,
     /// Whose events it gets.
@@ -35,7 +35,7 @@ pub struct Definition {
 /// Whose events a projection gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Categories {
+pub(crate) enum Categories {
     /// Everybody's.
     All,
     /// Those of these categories, sorted, each once.
@@ -45,7 +45,7 @@ pub enum Categories {
 /// What is done with events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "entries", rename_all = "snake_case")]
-pub enum Body {
+pub(crate) enum Body {
     /// `@on` entries: one event at a time.
     PerEvent(Vec<OnEntry>),
     /// `@batch` statements: a page at a time.
@@ -60,7 +60,7 @@ impl Definition {
     ///
     /// # Errors
     /// When the settings name no categories.
-    pub fn of_file(file: &ProjectionFile, effective: &Settings) -> Result<Self, MissingSetting> {
+    pub(crate) fn of_file(file: &ProjectionFile, effective: &Settings) -> Result<Self, MissingSetting> {
         let body = match &file.handlers {
             Handlers::PerEvent(entries) => Body::PerEvent(entries.clone()),
             Handlers::PerBatch(entries) => Body::PerBatch(entries.clone()),
@@ -74,7 +74,7 @@ impl Definition {
     ///
     /// # Errors
     /// When the settings name no categories.
-    pub fn of_rust(
+    pub(crate) fn of_rust(
         name: &str,
         path: &str,
         effective: &Settings,
@@ -87,7 +87,7 @@ impl Definition {
     }
 
     /// A canonical text: equal for definitions that are the same, different for others.
-    pub fn identity(&self) -> String {
+    pub(crate) fn identity(&self) -> String {
         let mut text = String::new();
         match &self.categories {
             Categories::All => text.push_str("all categories\n"),
@@ -120,13 +120,13 @@ impl Definition {
     }
 
     /// Whether the other one is the same version of a projection.
-    pub fn same_as(&self, other: &Self) -> bool {
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
         self.identity() == other.identity()
     }
 
     /// What changed from this definition, the applied one, to the other: a unified diff of the
     /// canonical texts, empty when they are the same.
-    pub fn diff(&self, other: &Self) -> String {
+    pub(crate) fn diff(&self, other: &Self) -> String {
         let (before, after) = (self.identity(), other.identity());
         if before == after {
             return String::new();
@@ -139,7 +139,7 @@ impl Definition {
     }
 
     /// One line: how it handles events, whose, and into how many statements' tables.
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let statements = self.tables.as_ref().and_then(|tables| split_statements(&tables.sql).ok());
         let tables = match statements.map_or(0, |statements| statements.len()) {
             0 => String::new(),
@@ -154,7 +154,7 @@ impl Categories {
     ///
     /// # Errors
     /// When they name none and do not say `all = true`.
-    pub fn of(projection: &str, effective: &Settings) -> Result<Self, MissingSetting> {
+    pub(crate) fn of(projection: &str, effective: &Settings) -> Result<Self, MissingSetting> {
         if effective.all == Some(true) {
             return Ok(Self::All);
         }

@@ -14,20 +14,20 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use crate::projection::lexer::{LexFault, Lines, Statement, tokens};
+use crate::projection::lexer::{LexFault, Lines, Statement, split_tokens, tokens};
 use crate::projection::settings::Settings;
 
 use assemble::Assembly;
-pub use fault::{Fault, FileError};
-pub use name::{MAX_NAME_BYTES, NameError, NameRule, validate_name};
+pub(crate) use fault::{Fault, FileError};
+pub(crate) use name::validate_name;
 
 /// The largest file: it becomes one function in the database and one value in a ConfigMap, which
 /// takes no more than this.
-pub const MAX_FILE_BYTES: usize = 1024 * 1024;
+pub(crate) const MAX_FILE_BYTES: usize = 1024 * 1024;
 
 /// A projection as a file describes it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ProjectionFile {
+pub(crate) struct ProjectionFile {
     /// The projection's name, which is the file's without `.sql`.
     pub name: String,
     /// The file, as the user knows it.
@@ -44,7 +44,7 @@ pub struct ProjectionFile {
 
 /// SQL text and where it stands in its file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The text as it stands there, without the comments around it and, where it is a single
     /// statement, without its semicolon.
     pub sql: String,
@@ -55,7 +55,7 @@ pub struct Entry {
 
 /// What is done with events: one by one, or a page at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Handlers {
+pub(crate) enum Handlers {
     /// `@on` entries, in order; no event type stands in two of them.
     PerEvent(Vec<OnEntry>),
     /// `@batch` statements, in the order in which they run.
@@ -64,7 +64,7 @@ pub enum Handlers {
 
 /// A statement and the event types that it handles.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OnEntry {
+pub(crate) struct OnEntry {
     /// The stacked `@on` lines, at least one.
     pub types: Vec<EventType>,
     /// The statement.
@@ -73,7 +73,7 @@ pub struct OnEntry {
 
 /// An event type and the line of its `@on`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventType {
+pub(crate) struct EventType {
     /// The type, as events carry it.
     pub name: String,
     /// The line of the marker.
@@ -82,7 +82,7 @@ pub struct EventType {
 
 /// A `@test`: events, and queries with the rows that they should give.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestCase {
+pub(crate) struct TestCase {
     /// What the test says of itself.
     pub name: String,
     /// The line of the marker.
@@ -95,7 +95,7 @@ pub struct TestCase {
 
 /// A `@given`: one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
+pub(crate) struct Given {
     /// The line of the marker.
     pub line: u32,
     /// The stream.
@@ -110,7 +110,7 @@ pub struct Given {
 
 /// A query of a test, and its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
+pub(crate) struct Check {
     /// The query.
     pub query: Entry,
     /// The rows in order. None means that the query should give none.
@@ -119,7 +119,7 @@ pub struct Check {
 
 /// An `@expect`: one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExpectedRow {
+pub(crate) struct ExpectedRow {
     /// The line of the marker.
     pub line: u32,
     /// The columns as PostgreSQL prints them, without white space around them. `\|` in the file
@@ -133,7 +133,7 @@ impl ProjectionFile {
     /// # Errors
     /// With everything that is wrong, in the order of the file; one error alone where the text
     /// cannot be cut into tokens.
-    pub fn parse(name: &str, path: &str, text: &str) -> Result<Self, Vec<FileError>> {
+    pub(crate) fn parse(name: &str, path: &str, text: &str) -> Result<Self, Vec<FileError>> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut faults = Faults::new(path, text);
         if let Err(error) = validate_name(name) {
@@ -171,6 +171,28 @@ impl ProjectionFile {
             _ => Err(faults.in_order()),
         }
     }
+}
+
+/// Everything that is wrong with a text that builds tables outside of a file, for a Rust handler. `path` is the label
+/// that errors carry.
+pub(crate) fn faults_of_tables(path: &str, sql: &str) -> Vec<FileError> {
+    let mut faults = Faults::new(path, sql);
+    if let Some(offset) = sql.find('\0') {
+        faults.add(offset, Fault::NulByte);
+        return faults.errors;
+    }
+    match tokens(sql) {
+        Err(error) => faults.add(error.offset, Fault::Lex(error.fault)),
+        Ok(tokens) => match split_tokens(&tokens) {
+            Err(error) => faults.add(error.offset, Fault::Lex(error.fault)),
+            Ok(pieces) => {
+                for (offset, fault) in pieces.into_iter().filter_map(rules::tables_fault) {
+                    faults.add(offset, fault);
+                }
+            }
+        },
+    }
+    faults.in_order()
 }
 
 /// The faults found so far.

@@ -13,7 +13,7 @@ use scan::Scanner;
 
 /// What a [`Token`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenKind {
+pub(crate) enum TokenKind {
     /// Blanks, tabs and line ends.
     Whitespace,
     /// `-- …`, without its line end.
@@ -43,7 +43,7 @@ pub enum TokenKind {
 
 /// A piece of SQL text. The tokens of a text, put together, are the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Token<'a> {
+pub(crate) struct Token<'a> {
     /// What it is.
     pub kind: TokenKind,
     /// The text as it stands in the source.
@@ -54,29 +54,29 @@ pub struct Token<'a> {
 
 impl Token<'_> {
     /// The offset of the first byte after it.
-    pub fn end(&self) -> usize {
+    pub(crate) fn end(&self) -> usize {
         self.offset + self.text.len()
     }
 
     /// Whether the server would see it: neither white space nor a comment.
-    pub fn is_significant(&self) -> bool {
+    pub(crate) fn is_significant(&self) -> bool {
         !matches!(self.kind, TokenKind::Whitespace | TokenKind::LineComment | TokenKind::BlockComment)
     }
 
     /// Whether it is this keyword, given in lower case.
-    pub fn is_word(&self, keyword: &str) -> bool {
+    pub(crate) fn is_word(&self, keyword: &str) -> bool {
         self.kind == TokenKind::Word && self.text.eq_ignore_ascii_case(keyword)
     }
 
     /// Whether it is this symbol.
-    pub fn is_symbol(&self, symbol: &str) -> bool {
+    pub(crate) fn is_symbol(&self, symbol: &str) -> bool {
         self.kind == TokenKind::Symbol && self.text == symbol
     }
 }
 
 /// One statement of a text, without its semicolon and without the comments around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Statement<'a> {
+pub(crate) struct Statement<'a> {
     /// From its first token to its last; comments inside are kept.
     pub text: &'a str,
     /// Where it begins, in bytes.
@@ -85,7 +85,7 @@ pub struct Statement<'a> {
 
 /// A line and a column, both from 1. Columns count characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub(crate) struct Place {
     /// The line.
     pub line: u32,
     /// The column.
@@ -95,25 +95,25 @@ pub struct Place {
 /// Where the lines of a text begin, so that many places can be found cheaply. Lines end at `\n`,
 /// so that CRLF counts once.
 #[derive(Debug, Clone)]
-pub struct Lines<'a> {
+pub(crate) struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,
 }
 
 impl<'a> Lines<'a> {
     /// Finds the lines.
-    pub fn of(text: &'a str) -> Self {
+    pub(crate) fn of(text: &'a str) -> Self {
         let starts = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1);
         Self { text, starts: std::iter::once(0).chain(starts).collect() }
     }
 
     /// The line of a byte offset, from 1.
-    pub fn line(&self, offset: usize) -> u32 {
+    pub(crate) fn line(&self, offset: usize) -> u32 {
         u32::try_from(self.starts.partition_point(|start| *start <= offset)).unwrap_or(u32::MAX)
     }
 
     /// The place of a byte offset; an offset past the end is the end.
-    pub fn place(&self, offset: usize) -> Place {
+    pub(crate) fn place(&self, offset: usize) -> Place {
         let offset = offset.min(self.text.len());
         let line = self.line(offset);
         let start = self.starts.iter().rfind(|start| **start <= offset).copied().unwrap_or(0);
@@ -125,7 +125,7 @@ impl<'a> Lines<'a> {
 
 /// What can be wrong with a text before its grammar is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LexFault {
+pub(crate) enum LexFault {
     /// `/*` without `*/`.
     OpenComment,
     /// A quote without its partner.
@@ -164,7 +164,7 @@ impl fmt::Display for LexFault {
 /// A [`LexFault`] and where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("at byte {offset}: {fault}")]
-pub struct LexError {
+pub(crate) struct LexError {
     /// What is wrong.
     pub fault: LexFault,
     /// Where the unclosed thing begins, in bytes.
@@ -175,7 +175,7 @@ pub struct LexError {
 ///
 /// # Errors
 /// When a comment, a text or a quoted name is not closed.
-pub fn tokens(sql: &str) -> Result<Vec<Token<'_>>, LexError> {
+pub(crate) fn tokens(sql: &str) -> Result<Vec<Token<'_>>, LexError> {
     Scanner::new(sql).collect()
 }
 
@@ -184,7 +184,7 @@ pub fn tokens(sql: &str) -> Result<Vec<Token<'_>>, LexError> {
 ///
 /// # Errors
 /// When something is not closed: a comment, a text, a quoted name, a parenthesis.
-pub fn split_statements(sql: &str) -> Result<Vec<Statement<'_>>, LexError> {
+pub(crate) fn split_statements(sql: &str) -> Result<Vec<Statement<'_>>, LexError> {
     let tokens = tokens(sql)?;
     let pieces = split_tokens(&tokens)?;
     Ok(pieces.into_iter().map(|piece| statement_of(sql, piece)).collect())
@@ -195,7 +195,7 @@ pub fn split_statements(sql: &str) -> Result<Vec<Statement<'_>>, LexError> {
 ///
 /// # Errors
 /// When a parenthesis is not closed, or closes nothing.
-pub fn split_tokens<'t, 'a>(tokens: &'t [Token<'a>]) -> Result<Vec<&'t [Token<'a>]>, LexError> {
+pub(crate) fn split_tokens<'t, 'a>(tokens: &'t [Token<'a>]) -> Result<Vec<&'t [Token<'a>]>, LexError> {
     let mut pieces = Vec::new();
     let mut open: Vec<usize> = Vec::new();
     let mut body = AtomicBody::default();
@@ -225,23 +225,17 @@ pub fn split_tokens<'t, 'a>(tokens: &'t [Token<'a>]) -> Result<Vec<&'t [Token<'a
 }
 
 /// The statement that a piece of [`split_tokens`] stands for.
-pub fn statement_of<'a>(sql: &'a str, piece: &[Token<'a>]) -> Statement<'a> {
+pub(crate) fn statement_of<'a>(sql: &'a str, piece: &[Token<'a>]) -> Statement<'a> {
     let offset = piece.first().map_or(0, |token| token.offset);
     let end = piece.last().map_or(offset, Token::end);
     Statement { text: &sql[offset..end], offset }
-}
-
-/// The keyword that a text begins with, in lower case; none when it begins otherwise.
-pub fn first_keyword(sql: &str) -> Option<String> {
-    let first = Scanner::new(sql).map_while(Result::ok).find(Token::is_significant)?;
-    (first.kind == TokenKind::Word).then(|| first.text.to_ascii_lowercase())
 }
 
 /// The text without comments, with one space where tokens need one and none elsewhere, keywords
 /// and unquoted names in lower case, everything quoted untouched. Two texts that differ in
 /// nothing else have the same normal form. A text that is not closed somewhere is taken as it is
 /// from there on.
-pub fn normalise(sql: &str) -> String {
+pub(crate) fn normalise(sql: &str) -> String {
     let mut normal = String::with_capacity(sql.len());
     let mut previous: Option<Token<'_>> = None;
     for token in Scanner::new(sql) {

@@ -4,30 +4,30 @@
 //! before anything is built. What runs in the database is exactly what stands in the file.
 //!
 //! **How.** `lexer` cuts SQL into tokens, so that markers and semicolons inside strings stay what they are; `file` reads
-//! front matter, markers, statements and tests; `settings` are the keys that a configuration may override;
-//! `handler` is the same in Rust; `definition` is the identity of a version, stored in the database; `sql` compiles a definition into one PL/pgSQL
-//! function, which reads a page, applies it and moves the checkpoint in one round trip.
+//! front matter, markers, statements and tests; `settings` are the keys that a configuration may override; `handler` is
+//! the same in Rust; `definition` is the identity of a version, stored in the database; `sql` compiles a definition into
+//! one PL/pgSQL function, which reads a page, applies it and moves the checkpoint in one round trip.
 //!
 //! **What it never does.** It opens no connection and no file; event data never becomes SQL text.
 
-pub mod definition;
-pub mod file;
-pub mod handler;
-pub mod lexer;
-pub mod settings;
+pub(crate) mod definition;
+pub(crate) mod file;
+pub(crate) mod handler;
+pub(crate) mod lexer;
+pub(crate) mod settings;
 pub(crate) mod sql;
 
 use std::fmt;
 use std::sync::Arc;
 
 use definition::Definition;
-use file::ProjectionFile;
+use file::{ProjectionFile, faults_of_tables, validate_name};
 use handler::{ErasedHandler, RustProjection};
 use settings::{MissingSetting, Settings};
 
 /// A projection as the configuration asks for it: a file or a Rust handler, and what overrides its settings.
 #[derive(Clone)]
-pub struct Projection {
+pub(crate) struct Projection {
     /// Its name, which is also its schema's.
     pub name: String,
     /// The version that is asked for.
@@ -45,7 +45,7 @@ impl Projection {
     ///
     /// # Errors
     /// When neither says which version it is, or which categories it reads.
-    pub fn of_file(file: &ProjectionFile, overrides: &Settings) -> Result<Self, MissingSetting> {
+    pub(crate) fn of_file(file: &ProjectionFile, overrides: &Settings) -> Result<Self, MissingSetting> {
         let settings = file.settings.overridden_by(overrides);
         let version = settings.required_version(&file.name)?;
         Ok(Self {
@@ -60,12 +60,14 @@ impl Projection {
     /// Joins a registered Rust handler with the settings, and the tables, that override what the code says.
     ///
     /// # Errors
-    /// When neither says which categories it reads.
-    pub fn of_rust(
+    /// With everything that is wrong with its name, its categories and its tables, one line each.
+    pub(crate) fn of_rust(
         rust: &RustProjection,
         overrides: &Settings,
         tables: Option<&str>,
-    ) -> Result<Self, MissingSetting> {
+    ) -> Result<Self, Vec<String>> {
+        let name = &rust.name;
+        validate_name(name).map_err(|error| vec![error.to_string()])?;
         let declared = Settings {
             version: Some(rust.version),
             categories: rust.categories.clone(),
@@ -73,15 +75,30 @@ impl Projection {
             ..Settings::default()
         };
         let settings = declared.overridden_by(overrides);
-        let version = settings.required_version(&rust.name)?;
+        let mut faults: Vec<String> =
+            settings.faults().iter().map(|fault| format!("projection {name}: {fault}")).collect();
+        // Lines of messages count in the text that they are about.
+        let path =
+            if tables.is_some() { format!("projections.{name}.tables") } else { format!("{name}.tables") };
         let tables = tables.or(rust.tables.as_deref());
-        Ok(Self {
-            name: rust.name.clone(),
-            version: i32::try_from(version).unwrap_or(i32::MAX),
-            definition: Definition::of_rust(&rust.name, &rust.name, &settings, tables)?,
-            settings,
-            handler: Some(Arc::clone(&rust.handler)),
-        })
+        faults.extend(
+            tables.into_iter().flat_map(|sql| faults_of_tables(&path, sql)).map(|fault| fault.to_string()),
+        );
+        let definition = Definition::of_rust(name, &path, &settings, tables);
+        match (settings.required_version(name), definition) {
+            (Ok(version), Ok(definition)) if faults.is_empty() => Ok(Self {
+                name: name.clone(),
+                version: i32::try_from(version).unwrap_or(i32::MAX),
+                definition,
+                settings,
+                handler: Some(Arc::clone(&rust.handler)),
+            }),
+            (version, definition) => {
+                faults.extend(version.err().iter().map(ToString::to_string));
+                faults.extend(definition.err().iter().map(ToString::to_string));
+                Err(faults)
+            }
+        }
     }
 }
 

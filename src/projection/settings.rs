@@ -12,19 +12,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// The largest version: it lives in an `integer` column and in schema names.
-pub const MAX_VERSION: u32 = i32::MAX.unsigned_abs();
+pub(crate) const MAX_VERSION: u32 = i32::MAX.unsigned_abs();
 
 /// The most partitions: each costs a row, a lease and a share of the connections.
-pub const MAX_PARTITIONS: u16 = 1024;
+pub(crate) const MAX_PARTITIONS: u16 = 1024;
 
 /// The longest time that a previous version may be kept: ten years, far inside what the
 /// database's timestamps can hold.
-pub const MAX_KEEP_PREVIOUS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+pub(crate) const MAX_KEEP_PREVIOUS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// What may be said about a projection beside its SQL.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The version of the definition, from 1. Raising it builds the read model anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
@@ -64,7 +64,7 @@ pub struct Settings {
 /// What happens when an event cannot be applied and trying again would not help.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum OnError {
+pub(crate) enum OnError {
     /// This projection stops; nothing is skipped.
     #[default]
     Halt,
@@ -77,7 +77,7 @@ pub enum OnError {
 /// Who decides when a new version takes the place of the old one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Cutover {
+pub(crate) enum Cutover {
     /// The daemon, as soon as the build has caught up.
     #[default]
     Automatic,
@@ -88,7 +88,7 @@ pub enum Cutover {
 /// A setting whose type is right and whose value is not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{key}` is {value}; {remedy}")]
-pub struct SettingError {
+pub(crate) struct SettingError {
     /// The key.
     pub key: &'static str,
     /// The value as TOML would spell it, shortened.
@@ -100,7 +100,7 @@ pub struct SettingError {
 /// A setting that neither the file nor the configuration has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("projection {projection} has no `{key}`, neither in its file nor in the configuration; {remedy}")]
-pub struct MissingSetting {
+pub(crate) struct MissingSetting {
     /// The projection.
     pub projection: String,
     /// The key.
@@ -111,7 +111,7 @@ pub struct MissingSetting {
 
 impl Settings {
     /// Every key, in the order in which documentation lists them.
-    pub const KEYS: [&'static str; 11] = [
+    pub(crate) const KEYS: [&'static str; 11] = [
         "version",
         "categories",
         "all",
@@ -126,7 +126,7 @@ impl Settings {
     ];
 
     /// What a key takes, in a form that completes "`key` takes …".
-    pub fn takes(key: &str) -> Option<&'static str> {
+    pub(crate) fn takes(key: &str) -> Option<&'static str> {
         Some(match key {
             "version" => "a whole number from 1 to 2147483647",
             "categories" => r#"a list of names, such as ["order", "payment"]"#,
@@ -144,7 +144,7 @@ impl Settings {
     /// These settings with every key replaced that `other` sets. `categories` and `all` exclude
     /// each other, so setting one of them takes the other back.
     #[must_use]
-    pub fn overridden_by(&self, other: &Self) -> Self {
+    pub(crate) fn overridden_by(&self, other: &Self) -> Self {
         let has_choice = other.categories.is_some() || other.all == Some(true);
         let (categories, all) = if has_choice {
             (other.categories.clone(), other.all)
@@ -170,7 +170,7 @@ impl Settings {
     ///
     /// # Errors
     /// When none is set.
-    pub fn required_version(&self, projection: &str) -> Result<u32, MissingSetting> {
+    pub(crate) fn required_version(&self, projection: &str) -> Result<u32, MissingSetting> {
         self.version.ok_or_else(|| MissingSetting {
             projection: projection.to_owned(),
             key: "version",
@@ -179,7 +179,7 @@ impl Settings {
     }
 
     /// Everything that is wrong with the values, key by key. What is missing is not wrong here.
-    pub fn faults(&self) -> Vec<SettingError> {
+    pub(crate) fn faults(&self) -> Vec<SettingError> {
         let mut faults = Vec::new();
         if self.version.is_some_and(|version| version == 0 || version > MAX_VERSION) {
             faults.push(fault("version", &self.version, "write a whole number from 1 to 2147483647"));
@@ -233,7 +233,7 @@ impl Settings {
 }
 
 /// A text cut to a length that fits an error message, quoted and with control characters escaped.
-pub fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     const MAX_CHARACTERS: usize = 60;
     let mut kept: String = text.chars().take(MAX_CHARACTERS).collect();
     if kept.len() < text.len() {

@@ -89,7 +89,7 @@ impl EventStore {
 pub(crate) struct Columns<'e> {
     types: Vec<&'e str>,
     data: Vec<Json<Box<RawValue>>>,
-    metadata: Vec<Json<&'e serde_json::Value>>,
+    metadata: Vec<Json<Box<RawValue>>>,
     ids: Vec<Uuid>,
 }
 
@@ -100,24 +100,23 @@ impl<'e> Columns<'e> {
         events: &'e [Event<E>],
         metadata: Option<&'e serde_json::Value>,
     ) -> Result<Self> {
-        let data: serde_json::Result<_> =
-            events.iter().map(|event| to_raw_value(&event.data).map(Json)).collect();
+        let raw = |json: serde_json::Result<Vec<Json<Box<RawValue>>>>| {
+            json.map_err(|source| EventStoreError::Serialization { stream_id: stream_id.to_owned(), source })
+        };
+        let metadata = events.iter().map(|event| metadata.unwrap_or(&event.metadata));
         Ok(Self {
             types: events.iter().map(|event| event.data.event_type()).collect(),
-            data: data.map_err(|source| EventStoreError::Serialization {
-                stream_id: stream_id.to_owned(),
-                source,
-            })?,
-            metadata: events.iter().map(|event| Json(metadata.unwrap_or(&event.metadata))).collect(),
+            data: raw(events.iter().map(|event| to_raw_value(&event.data).map(Json)).collect())?,
+            metadata: raw(metadata.map(|metadata| to_raw_value(metadata).map(Json)).collect())?,
             ids: events.iter().map(|event| event.event_id).collect(),
         })
     }
 
-    /// One event whose data passes through as it is.
+    /// One event whose data and metadata pass through as they are.
     pub(crate) fn one(
         event_type: &'e str,
         data: Box<RawValue>,
-        metadata: &'e serde_json::Value,
+        metadata: Box<RawValue>,
         event_id: Uuid,
     ) -> Self {
         Self {

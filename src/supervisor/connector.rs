@@ -35,7 +35,7 @@ pub(crate) enum ConnectError {
 
 impl ConnectError {
     /// What to do about it, where that is known.
-    pub(crate) fn remedy(&self) -> Option<&'static str> {
+    pub(crate) fn remedy(&self) -> Option<&str> {
         match self {
             Self::Options(_) | Self::Deadline => None,
             Self::Refused(error) => crate::error::remedy(error),
@@ -61,6 +61,10 @@ pub(crate) struct Limits {
     pub(crate) idle_in_transaction: Duration,
 }
 
+/// How often the server looks, while it computes, whether we are still there. A statement that swallows its own timeout
+/// ends by nothing else once we have hung up, and would hold the horizon for everybody.
+const PRESENCE_CHECK: (&str, &str) = ("client_connection_check_interval", "1s");
+
 impl Connector {
     /// A connector that asks for the options each time.
     pub(crate) fn new(
@@ -83,13 +87,27 @@ impl Connector {
                 ("lock_timeout", limits.lock.as_millis().to_string()),
                 ("idle_in_transaction_session_timeout", limits.idle_in_transaction.as_millis().to_string()),
             ]);
+            return match connect(options.clone().options([PRESENCE_CHECK])).await {
+                // Some systems that PostgreSQL runs on cannot look.
+                Err(ConnectError::Refused(error)) if is_about(&error, PRESENCE_CHECK.0) => {
+                    connect(options).await
+                }
+                connected => connected,
+            };
         }
-        let connecting = options.connect();
-        tokio::time::timeout(CONNECT_DEADLINE, connecting)
-            .await
-            .map_err(|_| ConnectError::Deadline)?
-            .map_err(Into::into)
+        connect(options).await
     }
+}
+
+async fn connect(options: PgConnectOptions) -> Result<PgConnection, ConnectError> {
+    tokio::time::timeout(CONNECT_DEADLINE, options.connect())
+        .await
+        .map_err(|_| ConnectError::Deadline)?
+        .map_err(Into::into)
+}
+
+fn is_about(error: &sqlx::Error, setting: &str) -> bool {
+    error.as_database_error().is_some_and(|error| error.message().contains(setting))
 }
 
 impl fmt::Debug for Connector {

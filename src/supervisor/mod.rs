@@ -85,7 +85,7 @@ pub(crate) enum SupervisorError {
 
 impl SupervisorError {
     /// What to do about it, where that is known.
-    pub(crate) fn remedy(&self) -> Option<&'static str> {
+    pub(crate) fn remedy(&self) -> Option<&str> {
         match self {
             Self::Connect(error) => error.remedy(),
             Self::Store(error) => error.remedy(),
@@ -210,7 +210,7 @@ impl Supervisor {
         drain.cancel();
         tracing::info!("draining");
         daemon.readiness(|readiness| readiness.draining = true);
-        roster.drain();
+        roster.drain(Subscription::drain);
         if tokio::time::timeout(self.drain_timeout, workers.wait()).await.is_err() {
             tracing::warn!(after = ?self.drain_timeout, "batches still in hand are cut off and roll back");
             hands.iter().for_each(tokio::task::AbortHandle::abort);

@@ -204,6 +204,69 @@ async fn a_missing_privilege_is_named() {
 }
 
 #[tokio::test]
+async fn a_role_that_may_not_build_halts_what_is_to_be_built_and_folds_the_rest() {
+    let world = furnished(World::new().await);
+    let name = world.value("select current_database()").await;
+    let role = format!("folder_{name}");
+    // All that folding takes, and a projection that is there already: this role's own.
+    world
+        .execute(&format!(
+            "create role {role} login; grant all on all tables in schema public, foldd to {role};
+             grant all on all sequences in schema public to {role}; grant usage, create on schema foldd to {role};
+             grant create on database {name} to {role}"
+        ))
+        .await;
+    let url = world.url().replace("postgres://postgres@", &format!("postgres://{role}@"));
+    let daemon = world.daemon_with(&[("DATABASE_URL", &url)]);
+    world.caught_up("tally").await;
+    assert_eq!(daemon.stop().await.code(), Some(0));
+    world.execute(&format!("revoke create on database {name} from {role}")).await;
+    world.projection("late", TALLY);
+    let output = as_role(&world, &["check"], &role);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("permission denied for database") && said.contains("have the owner grant"),
+        "{said}"
+    );
+    let daemon = world.daemon_with(&[("DATABASE_URL", &url)]);
+    let error = world.halted("late").await;
+    assert_eq!(error["sqlstate"], "42501", "{error}");
+    assert!(
+        error["message"].as_str().is_some_and(|text| text.contains("permission denied for database")),
+        "{error}"
+    );
+    assert!(error["remedy"].as_str().is_some_and(|text| text.contains("have the owner grant")), "{error}");
+    world.append("order-1", "Placed", "{}").await;
+    world.caught_up("tally").await;
+    assert_eq!(world.rows("tally.tally").await, ["(Placed,1)"]);
+    assert_eq!(daemon.stop().await.code(), Some(0));
+    world.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
+}
+
+#[tokio::test]
+async fn a_library_says_what_is_wrong_with_its_database_and_whether_to_try_again() {
+    let mut world = World::alone().await;
+    let store = world.store();
+    let said = async |what: &str, is_retryable: bool| {
+        let error = store.stream_exists("order-1").await.expect_err(what);
+        assert!(foldd::error::chain(&error).contains(what), "{what}: {error:?}");
+        assert_eq!(error.is_retryable(), is_retryable, "{what}: {error:?}");
+    };
+    world.execute("alter table es_streams rename to moved").await;
+    said("\"es_streams\" does not exist", false).await;
+    world.execute("alter table moved rename to es_streams").await;
+    world.execute("insert into es_migrations (version, name, checksum) values (999, 'future', '')").await;
+    let newer = store.migrate().await.expect_err("it is newer");
+    assert!(matches!(newer, foldd::EventStoreError::NewerSchema { .. }), "{newer:?}");
+    world.server().crash().await.expect("it can be crashed");
+    let gone = store.stream_exists("order-1").await.expect_err("it is gone");
+    assert!(gone.is_retryable(), "{gone:?}");
+    world.server().restart().await.expect("it can be started again");
+    assert!(!store.stream_exists("order-1").await.expect("the pool comes back by itself"));
+}
+
+#[tokio::test]
 async fn when_connections_run_out_that_is_said_and_waited_for() {
     let world = furnished(
         World::alone_with(&[("max_connections", "12"), ("superuser_reserved_connections", "0")]).await,

@@ -122,6 +122,58 @@ async fn lines_with_ids_of_their_own_are_known_by_them() {
     assert_eq!(count(&world).await, "13");
 }
 
+/// What it says on the way, as (what stands before the count, the count); each line ends in a rate.
+fn progress(said: &str) -> Vec<(&str, &str)> {
+    let told = |line| -> Option<(&str, &str)> {
+        let (before, rate) = str::strip_suffix(line, "/s")?.split_once(" events, ")?;
+        let (before, count) = before.rsplit_once(": ").unwrap_or(("", before));
+        rate.parse::<u64>().ok().map(|_| (before, count))
+    };
+    said.lines().map(|line| told(line).unwrap_or_else(|| panic!("no progress: {line}"))).collect()
+}
+
+#[tokio::test]
+async fn an_import_tells_how_far_it_is_and_at_the_end_what_it_did() {
+    let world = World::new().await;
+    file(&world, "a.jsonl", &lines(35_000, 100));
+    let done = world.foldd(&["import", "a.jsonl"]).await;
+    assert_eq!(done.code, 0, "{}", done.err);
+    // Three blocks of ten thousand; behind the rest of it stands the summary.
+    let told = progress(&done.err);
+    let tenths: Vec<u32> =
+        told.iter().filter_map(|(read, _)| read.strip_suffix("0 % read")?.parse().ok()).collect();
+    assert_eq!(told.iter().map(|told| told.1).collect::<Vec<_>>(), ["10000", "20000", "30000"]);
+    assert!(tenths.len() == 3 && tenths.is_sorted_by(|one, next| one < next), "{}", done.err);
+    assert!(tenths.iter().all(|tenths| (2..10).contains(tenths)), "{}", done.err);
+    assert!(done.out.starts_with("35000 events imported in ") && done.out.contains("/s), up to cursor "));
+    assert_eq!(done.out.lines().count(), 1);
+
+    // Of standard input nobody knows the length.
+    let mut command = world.command(&["import", "-", "--name", "b"]);
+    let input = std::fs::File::open(file(&world, "b.jsonl", &lines(35_000, 100))).expect("a file");
+    let mut cat = std::process::Command::new("cat");
+    let mut cat = cat.stdin(input).stdout(Stdio::piped()).spawn().expect("there is a cat");
+    command.stdin(cat.stdout.take().expect("it has an output"));
+    let output =
+        tokio::task::spawn_blocking(move || command.output()).await.expect("it ends").expect("it starts");
+    cat.wait().expect("it ends");
+    assert!(output.status.success());
+    assert_eq!(progress(&String::from_utf8_lossy(&output.stderr)), [("", "10000"), ("", "20000")]);
+
+    let done = world.foldd(&["import", "a.jsonl", "--resume", "--json"]).await;
+    let summary: serde_json::Value = serde_json::from_str(&done.out).expect("it is JSON");
+    assert_eq!((&summary["imported"], &summary["already_there"]), (&0.into(), &35_000.into()), "{summary}");
+    assert!(summary["cursor"].is_null() && summary["seconds"].is_number(), "{summary}");
+    file(&world, "c.jsonl", &format!("{}nonsense\n{}", lines(2, 2), lines(1, 1)));
+    let done = world.foldd(&["import", "c.jsonl", "--skip-bad", "--quiet", "--json"]).await;
+    let summary: serde_json::Value = serde_json::from_str(&done.out).expect("it is JSON");
+    assert_eq!((&summary["imported"], &summary["bad_lines"]), (&3.into(), &1.into()), "{summary}");
+    assert!(summary["cursor"].as_str().is_some_and(|cursor| cursor.parse::<foldd::Cursor>().is_ok()));
+    assert!(summary["events_per_second"].as_f64().is_some_and(|rate| rate > 0.0), "{summary}");
+    file(&world, "d.jsonl", &lines(35_000, 100));
+    assert_eq!(world.foldd(&["import", "d.jsonl", "--quiet"]).await.err, "", "--quiet is quiet");
+}
+
 /// Killed at random moments, again and again, beside appenders to the same streams.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_import_killed_anywhere_loses_and_doubles_nothing_beside_live_appenders() {

@@ -4,6 +4,8 @@
 
 /// What the database may be like, and what foldd says about it.
 mod conditions;
+/// Mistakes in configuration, files and their names.
+mod configured;
 /// The daemon as a process: signals, leases, takeovers, restarts of PostgreSQL, kills, its faces.
 mod daemon;
 /// The demo, and the first things that people type.
@@ -22,6 +24,8 @@ mod log;
 mod model;
 /// Events that are unusual or impossible, through every way in.
 mod odd_events;
+/// Names and ids that are unusual or impossible, likewise.
+mod odd_names;
 /// A log that came to another cluster: restored, copied, promoted.
 mod restore;
 /// Projections in Rust, hosted in this process.

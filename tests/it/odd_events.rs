@@ -216,7 +216,8 @@ async fn beyond_the_first_bad_lines_only_the_report_goes_on() {
     std::fs::write(world.dir().join("bad.jsonl"), "nonsense\n".repeat(15_000)).expect("a file");
     let done = world.foldd(&["import", "bad.jsonl", "--skip-bad", "--report", "report.jsonl"]).await;
     assert_eq!(done.code, 0, "{}", done.err);
-    assert_eq!(done.err.lines().count(), 21, "{}", done.err);
+    let about_lines = done.err.lines().filter(|line| !line.ends_with("/s")).count();
+    assert_eq!(about_lines, 21, "{}", done.err);
     assert_eq!(done.out.trim(), "0 events imported; 15000 bad lines skipped");
     let report = std::fs::read_to_string(world.dir().join("report.jsonl")).expect("the report is there");
     assert_eq!(report.lines().count(), 15_000);

@@ -148,7 +148,12 @@ impl World {
 
     /// The command, not started: with this world's database and configuration and nobody else's.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_foldd"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_foldd")), args)
+    }
+
+    /// As [`World::command`], of a program with handlers of its own.
+    pub(crate) fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(args)
             .current_dir(&self.dir)
@@ -179,15 +184,15 @@ impl World {
     pub(crate) fn daemon_with(&self, variables: &[(&str, &str)]) -> Daemon {
         let mut command = self.command(&["run"]);
         command.envs(variables.iter().copied());
-        self.start(command)
+        self.daemon_of(command)
     }
 
-    /// Starts a command as a daemon.
-    pub(crate) fn start(&self, mut command: Command) -> Daemon {
+    /// Starts a daemon by its command, whose output goes to a file.
+    pub(crate) fn daemon_of(&self, mut command: Command) -> Daemon {
         let log = self.dir.join(format!("daemon-{}.log", NUMBER.fetch_add(1, Ordering::Relaxed)));
         let file = std::fs::File::create(&log).expect("a log file can be made");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-        Daemon { child: command.spawn().expect("the daemon can be started"), log }
+        Daemon { child: command.spawn().expect("the program can be started"), log }
     }
 
     /// Waits until a projection has applied everything that is committed now.
@@ -304,6 +309,15 @@ impl Daemon {
 
     /// Waits for the daemon to end.
     pub(crate) async fn ended(mut self) -> ExitStatus {
+        self.end().await
+    }
+
+    /// Waits for the end of what should end by itself: its exit code, and what it said.
+    pub(crate) async fn ends(mut self) -> (Option<i32>, String) {
+        (self.end().await.code(), self.log())
+    }
+
+    async fn end(&mut self) -> ExitStatus {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait().expect("the daemon can be waited for") {

@@ -48,6 +48,9 @@ pub(crate) struct Import {
     /// Show no progress
     #[arg(long)]
     pub(crate) quiet: bool,
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `foldd export`

@@ -25,20 +25,22 @@
 mod complaints;
 mod identity;
 pub(crate) mod lines;
+mod shown;
 mod writer;
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::args::Import;
-use super::{Failure, connect, print};
+use super::{Failure, connect, print, print_json};
 use crate::config::Loaded;
 use complaints::Complaints;
-use lines::{BadLine, LineReader, NumberedEvent, Progress};
+use lines::{BadLine, LineReader, NumberedEvent};
+use shown::Shown;
 use writer::{Tally, Writer};
 
 /// A block that is parsed together ends at so many events …
@@ -54,6 +56,8 @@ struct Block {
     events: Vec<NumberedEvent>,
     /// Those that cannot be imported.
     bad: Vec<BadLine>,
+    /// Where they end, in bytes of the input.
+    end: u64,
 }
 
 /// Carries the verb out.
@@ -62,35 +66,75 @@ pub(crate) async fn run(args: &Import, loaded: &Loaded) -> Result<(), Failure> {
     let mut conn = connect(loaded).await?;
     let name = args.name.clone().or_else(|| name_of(&args.file));
     let reader = open(&args.file)?.with_category(args.category.clone()).with_name(name.as_deref());
-    let input = reader.progress();
-    let bar = progress(&input, args.quiet);
+    let mut shown = Shown::new(reader.progress().total(), args.quiet);
     let (blocks, mut ready) = mpsc::channel(BLOCKS_AHEAD);
     let skip_bad = args.skip_bad;
     let reading = tokio::task::spawn_blocking(move || read(reader, skip_bad, &blocks));
 
-    let started = Instant::now();
     let mut writer = Writer::new(&mut conn, args.resume, skip_bad);
     let mut outcome = Ok(());
     while let Some(block) = ready.recv().await {
-        let mut bad = Vec::new();
+        let (mut bad, end) = (Vec::new(), block.end);
         outcome = writer.write(block, &mut bad).await;
-        bar.set_position(input.read());
-        bar.set_message(format!("{} events", writer.tally.appended));
-        outcome = outcome.and(bar.suspend(|| complaints.about(bad, skip_bad)));
+        outcome = outcome.and(shown.aside(|| complaints.about(bad, skip_bad)));
         if outcome.is_err() {
             break;
         }
+        shown.block(end, &writer.tally);
     }
     drop(ready);
-    bar.finish_and_clear();
+    shown.end();
     if reading.await.is_err() {
         return Err(Failure::Failed("the reader ended unexpectedly".to_owned()));
     }
     complaints.close(&mut outcome);
-    let done = summary(&writer.tally, complaints.count(), started.elapsed());
+    let done = Done::of(&writer.tally, complaints.count(), shown.started().elapsed());
     match outcome {
-        Ok(()) => print(&done),
+        Ok(()) if args.json => print_json(&done),
+        Ok(()) => print(&done.to_string()),
         Err(problem) => Err(Failure::Failed(format!("{problem}\n{done} before that; they stay"))),
+    }
+}
+
+/// What an import did. The names are the contract of `--json`.
+#[derive(Serialize)]
+struct Done {
+    imported: u64,
+    already_there: u64,
+    bad_lines: u64,
+    /// Behind the last event that was imported, `transaction_id:position`.
+    cursor: Option<String>,
+    seconds: f64,
+    events_per_second: f64,
+}
+
+impl Done {
+    fn of(tally: &Tally, bad_lines: u64, took: Duration) -> Self {
+        let seconds = took.as_secs_f64();
+        Self {
+            imported: tally.appended,
+            already_there: tally.there,
+            bad_lines,
+            cursor: tally.cursor.map(|cursor| cursor.to_string()),
+            seconds,
+            events_per_second: tally.appended as f64 / seconds.max(1e-6),
+        }
+    }
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} events imported", self.imported)?;
+        if let Some(cursor) = &self.cursor {
+            write!(f, " in {:.1} s ({:.0}/s), up to cursor {cursor}", self.seconds, self.events_per_second)?;
+        }
+        if self.already_there > 0 {
+            write!(f, "; {} were there already", self.already_there)?;
+        }
+        if self.bad_lines > 0 {
+            write!(f, "; {} bad lines skipped", self.bad_lines)?;
+        }
+        Ok(())
     }
 }
 
@@ -110,6 +154,7 @@ fn name_of(path: &Path) -> Option<String> {
 
 /// Parses until the input ends, a line is bad and none may be, or nobody wants more.
 fn read(mut reader: LineReader, skip_bad: bool, blocks: &mpsc::Sender<Block>) {
+    let input = reader.progress();
     let mut block = Block::default();
     let mut bytes = 0;
     loop {
@@ -131,46 +176,9 @@ fn read(mut reader: LineReader, skip_bad: bool, blocks: &mpsc::Sender<Block>) {
             continue;
         }
         bytes = 0;
+        block.end = input.read();
         if blocks.blocking_send(std::mem::take(&mut block)).is_err() || ended {
             return;
         }
     }
-}
-
-fn progress(input: &Progress, quiet: bool) -> ProgressBar {
-    if quiet {
-        return ProgressBar::hidden();
-    }
-    let (bar, template) = match input.total() {
-        Some(total) => (
-            ProgressBar::new(total),
-            "{bar:30} {percent:>3} %  {binary_bytes_per_sec}  {msg}  {elapsed} of about {duration}",
-        ),
-        None => (ProgressBar::new_spinner(), "{spinner} {msg}  {elapsed}"),
-    };
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
-}
-
-fn summary(tally: &Tally, skipped: u64, took: Duration) -> String {
-    let seconds = took.as_secs_f64();
-    let rate = tally.appended as f64 / seconds.max(1e-6);
-    let mut text = match tally.cursor {
-        None => "0 events imported".to_owned(),
-        Some(cursor) => {
-            format!(
-                "{} events imported in {seconds:.1} s ({rate:.0}/s), up to cursor {cursor}",
-                tally.appended
-            )
-        }
-    };
-    if tally.there > 0 {
-        text.push_str(&format!("; {} were there already", tally.there));
-    }
-    if skipped > 0 {
-        text.push_str(&format!("; {skipped} bad lines skipped"));
-    }
-    text
 }

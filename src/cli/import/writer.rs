@@ -235,7 +235,7 @@ fn refusal(error: &EventStoreError) -> Refusal {
 }
 
 /// Why one event is refused, and what to do.
-fn reason_of(error: &EventStoreError) -> (String, &'static str) {
+fn reason_of(error: &EventStoreError) -> (String, &str) {
     if matches!(error, EventStoreError::DuplicateEvent { .. }) {
         return (error.to_string(), RESUME);
     }

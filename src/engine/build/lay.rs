@@ -139,31 +139,46 @@ async fn explain(
         .and_then(|row| row.try_get(0))
         .map_err(|error| fault(error, EXPLAIN.len()))?;
     sqlx::raw_sql("drop function pg_temp.es_check()").execute(&mut *tx).await?;
-    refuse_plan(&plan, schema).map_or(Ok(()), |(message, remedy)| {
+    refuse_plans(&plan, schema, per_event).map_or(Ok(()), |(message, remedy)| {
         let place = format!("{}:{}", definition.path, entry.line);
-        Err(BuildError::Statement { place, message, remedy, sqlstate: None })
+        Err(BuildError::Statement { place, message, remedy: remedy.to_owned(), sqlstate: None })
     })
 }
 
-/// What a plan must not do: write other tables, or return rows. `None` when it is right.
-fn refuse_plan(plan: &Value, schema: &str) -> Option<(String, String)> {
-    let top = &plan[0]["Plan"];
+/// What is wrong, and what to do.
+type Refusal = (String, &'static str);
+
+/// What the plans of a statement must not do. There is more than one where a rule of the table adds statements.
+fn refuse_plans(plans: &Value, schema: &str, per_event: bool) -> Option<Refusal> {
+    let plans = plans.as_array().map(Vec::as_slice).unwrap_or_default();
+    if plans.is_empty() {
+        let remedy = "a rule of its table takes its place; remove the rule";
+        return Some(("the statement does nothing".to_owned(), remedy));
+    }
+    plans.iter().find_map(|plan| refuse_plan(&plan["Plan"], schema, per_event))
+}
+
+/// What a plan must not do: write other tables, return rows, or read the page where single events are handled.
+fn refuse_plan(top: &Value, schema: &str, per_event: bool) -> Option<Refusal> {
     if top["Node Type"] != "ModifyTable" {
         return Some((
             "the statement writes nothing at its top level".to_owned(),
-            "make it an insert, update, delete or merge".to_owned(),
+            "make it an insert, update, delete or merge",
         ));
     }
     if top["Output"].as_array().is_some_and(|output| !output.is_empty()) {
+        return Some(("the statement returns rows, and nobody takes them".to_owned(), "remove `returning`"));
+    }
+    if let Some(table) = foreign_target(top, schema) {
         return Some((
-            "the statement returns rows, and nobody takes them".to_owned(),
-            "remove `returning`".to_owned(),
+            format!("the statement writes {table}, which is not the projection's own"),
+            "write only tables of this file's @tables; a rebuild could not undo anything else",
         ));
     }
-    foreign_target(top, schema).map(|table| {
+    (per_event && reads_page(top)).then(|| {
         (
-            format!("the statement writes {table}, which is not the projection's own"),
-            "write only tables of this file's @tables; a rebuild could not undo anything else".to_owned(),
+            "the statement reads `batch`, which is there for `@batch` alone".to_owned(),
+            "read the columns of `event`, or make it a `-- @batch` statement",
         )
     })
 }
@@ -173,7 +188,17 @@ fn foreign_target(node: &Value, schema: &str) -> Option<String> {
         let name = |key: &str| node[key].as_str().unwrap_or("?").to_owned();
         return Some(format!("{}.{}", name("Schema"), name("Relation Name")));
     }
-    node["Plans"].as_array()?.iter().find_map(|child| foreign_target(child, schema))
+    children(node).find_map(|child| foreign_target(child, schema))
+}
+
+fn reads_page(node: &Value) -> bool {
+    let is_page = node["Function Name"] == "es_page"
+        && node["Schema"].as_str().is_some_and(|schema| schema.starts_with("foldd"));
+    is_page || children(node).any(reads_page)
+}
+
+fn children(node: &Value) -> impl Iterator<Item = &Value> {
+    node["Plans"].as_array().into_iter().flatten()
 }
 
 /// Places an error of a statement in its file. `offset` is where the statement begins in the text that was sent.
@@ -199,11 +224,27 @@ fn statement_error(error: sqlx::Error, definition: &Definition, entry: &Entry, o
     if let Some(detail) = database.detail() {
         message = format!("{message}; {detail}");
     }
-    let remedy = database.hint().map_or_else(
-        || "mend the statement; `foldd check` tries it without building anything".to_owned(),
-        str::to_owned,
-    );
+    let remedy = remedy(database).to_owned();
     BuildError::Statement { place, message, remedy, sqlstate: Some(database.code().to_owned()) }
+}
+
+/// What to do about a statement that PostgreSQL refuses. Its own hints speak of what foldd does not let anybody do.
+fn remedy(error: &PgDatabaseError) -> &str {
+    match error.code() {
+        "42P01" | "3F000" => {
+            "create the table under `@tables`; those of others, and of schema public, are not seen from here"
+        }
+        "42703" => "see the columns under `@tables`; `event` and `batch` have those of es_events",
+        "42883" | "42704" => {
+            "create it under `@tables`, or name its schema in `extension_schemas`; else see the types of the arguments"
+        }
+        "42P07" | "42710" | "42723" => "create it once, under a name of its own",
+        "42501" => "have the database's owner grant this role what is named here",
+        "55000" if error.message().contains("view \"batch\"") => {
+            "`batch` is the page of events and is only read; write to a table of this file's `@tables`"
+        }
+        _ => error.hint().unwrap_or("mend the statement; `foldd check` tries it without building anything"),
+    }
 }
 
 async fn set_path(tx: &mut PgConnection, path: &str) -> sqlx::Result<()> {

@@ -51,8 +51,10 @@ impl BuildError {
                 ("run the foldd version that wrote it, or a newer one".to_owned(), None, None)
             }
             Self::NoHandler(_) => ("run the binary that registers the handler".to_owned(), None, None),
-            Self::Database(_) => {
-                ("see whether PostgreSQL is up and what this role may do".to_owned(), None, None)
+            Self::Database(error) => {
+                let unknown = "see whether PostgreSQL is up and what this role may do";
+                let sqlstate = error.as_database_error().and_then(|error| error.code()).map(Into::into);
+                (crate::error::remedy(error).unwrap_or(unknown).to_owned(), sqlstate, None)
             }
         };
         let message = match self {

@@ -9,7 +9,7 @@ use crate::projection::settings::SettingError;
 /// A fault of a projection file and its place. Prints as `path:line:column: fault`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}:{line}:{column}: {fault}")]
-pub struct FileError {
+pub(crate) struct FileError {
     /// The file, as the user knows it.
     pub path: String,
     /// The line, from 1.
@@ -22,8 +22,7 @@ pub struct FileError {
 
 /// What is wrong with a projection file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the message is the documentation")]
-pub enum Fault {
+pub(crate) enum Fault {
     #[error(transparent)]
     Name(#[from] NameError),
     #[error("the file has {bytes} bytes; a projection file has at most {limit}")]

@@ -4,7 +4,7 @@ use crate::projection::settings::shortened;
 
 /// The longest name, in bytes: with `__v` and ten digits of version it stays below the 63 bytes
 /// of a PostgreSQL name.
-pub const MAX_NAME_BYTES: usize = 40;
+pub(crate) const MAX_NAME_BYTES: usize = 40;
 
 /// Schemas that are PostgreSQL's or foldd's own.
 const TAKEN: [&str; 4] = ["public", "foldd", "foldd_bulk", "information_schema"];
@@ -12,7 +12,7 @@ const TAKEN: [&str; 4] = ["public", "foldd", "foldd_bulk", "information_schema"]
 /// A name that no projection can have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} cannot name a projection: it {rule}; {}", shortened(.name), remedy(.suggestion.as_deref()))]
-pub struct NameError {
+pub(crate) struct NameError {
     /// The name.
     pub name: String,
     /// The rule that it breaks.
@@ -23,7 +23,7 @@ pub struct NameError {
 
 /// What is asked of a projection's name, which is its schema's name too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NameRule {
+pub(crate) enum NameRule {
     /// It has something in it.
     #[error("is empty")]
     Empty,
@@ -48,7 +48,7 @@ pub enum NameRule {
 ///
 /// # Errors
 /// With the first rule that the name breaks, and a name that would do where one can be derived.
-pub fn validate_name(name: &str) -> Result<(), NameError> {
+pub(crate) fn validate_name(name: &str) -> Result<(), NameError> {
     match broken_rule(name) {
         None => Ok(()),
         Some(rule) => Err(NameError { name: name.to_owned(), rule, suggestion: suggestion(name) }),

@@ -1,3 +1,4 @@
+mod format;
 #[rustfmt::skip]
 mod wrong;
 

@@ -86,13 +86,6 @@ fn places_count_lines_and_characters_from_one() {
 }
 
 #[test]
-fn the_first_keyword_is_past_the_comments() {
-    assert_eq!(first_keyword(" -- a\n/* b */ InSert into"), Some("insert".to_owned()));
-    assert_eq!(first_keyword("(select 1)"), None);
-    assert_eq!(first_keyword(""), None);
-}
-
-#[test]
 fn the_normal_form_reads_well() {
     let sql = "INSERT  INTO Fine ( fine_id,amount ) -- why\nVALUES(event . stream_id,( event.data ->> 'Amount' )::Numeric [] , \"X\".*) ;";
     let expected = "insert into fine(fine_id, amount) values(event.stream_id, (event.data ->> 'Amount')::numeric[], \"X\".*);";

@@ -129,7 +129,7 @@ async fn a_role_that_may_not_raise_the_floor_stays_at_tier_0_and_says_so_once() 
     let url = world.url().replace("postgres://postgres@", "postgres://humble@");
     let mut command = world.command(&["run"]);
     command.env("DATABASE_URL", &url);
-    let daemon = world.start(command);
+    let daemon = world.daemon_of(command);
     world.seed("order", 10).await;
     world.caught_up("tally").await;
     daemon.says("role humble may not execute es_raise_stamp_floor").await;

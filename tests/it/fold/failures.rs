@@ -162,6 +162,40 @@ async fn a_handler_that_never_ends_is_cut_off_halved_and_halted_with_a_remedy() 
 }
 
 #[tokio::test]
+async fn a_handler_that_swallows_its_timeout_leaves_no_session_behind_and_holds_up_nobody() {
+    let world = World::alone().await;
+    let stubborn = "create table t (n bigint);
+        create function stubborn() returns bigint language plpgsql as $$
+        begin
+            loop
+                begin
+                    perform pg_sleep(0.1);
+                exception when query_canceled then null;
+                end;
+            end loop;
+        end $$;";
+    world.projection("stubborn", &file(stubborn, "-- @on Paid\ninsert into t values (stubborn());"));
+    world.projection("tally", TALLY);
+    world.append("order-1", "Paid", "{}").await;
+    let hurried = [&IMPATIENT[..], &[("FOLDD__DAEMON__DRAIN_TIMEOUT", "500ms")]].concat();
+    let daemon = world.daemon_with(&hurried);
+    daemon.says("if the handler catches query_canceled, take that out").await;
+    world
+        .eventually("the status says so too", async || {
+            let error = &world.status("stubborn").await["error"];
+            error["message"].as_str().is_some_and(|text| text.contains("query_canceled"))
+        })
+        .await;
+    // What runs on would hold the horizon, and so everybody else, for ever.
+    world.append("order-1", "Placed", "{}").await;
+    world.caught_up("tally").await;
+    assert_eq!(daemon.stop().await.code(), Some(0));
+    let sessions = "select count(*) from pg_stat_activity where application_name like 'foldd %'";
+    world.eventually("every session ends", async || world.value(sessions).await == "0").await;
+    assert_eq!(world.rows("stubborn.t").await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn an_assertion_that_fails_names_its_event_like_any_other_error() {
     let world = World::new().await;
     let tables = "create table t (n bigint);

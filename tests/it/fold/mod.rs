@@ -1,5 +1,6 @@
 //! Projections on a real log: results are compared with what the test computes from the same events.
 
+mod corpus;
 mod definitions;
 mod equals;
 mod failures;

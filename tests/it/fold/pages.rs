@@ -1,23 +1,80 @@
-//! Where pages begin and end makes no difference.
+//! Where pages begin and end makes no difference, nor who folds them.
 
+use std::collections::BTreeMap;
+
+use foldd::{Daemon, EventData, Handler, HandlerError, Received, Registry, RustProjection};
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, Strategy, any, proptest};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
 
 use super::file;
-use crate::world::World;
+use crate::world::{Logged, World};
 
-/// Order matters: what a stream has is doubled by the one event type and raised by the other.
+/// What each stream, and the log as a whole, has seen, in order: two read models are the same only if every event was
+/// folded once and in its place. Whatever else may be folded can be computed from it.
+const TABLE: &str = "create table t (key text primary key, seen text not null, n bigint not null);";
 const PER_EVENT: &str = "-- @on Raised
-insert into t values (event.stream_id, (event.data->>'by')::numeric, 1)
-on conflict (stream) do update set v = (t.v + excluded.v) % 1000007, n = t.n + 1;
 -- @on Doubled
-update t set v = v * 2 % 1000007, n = n + 1 where stream = event.stream_id;";
-/// A sum does not mind the order, so it is what a set-based fold can keep.
+insert into t select key, event.event_type || coalesce(event.data->>'by', '') || ';', 1
+from (values (event.stream_id), ('*')) given (key)
+on conflict (key) do update set seen = t.seen || excluded.seen, n = t.n + 1;";
 const PER_BATCH: &str = "-- @batch
-insert into t select stream_id, sum(coalesce((data->>'by')::numeric, 0)), count(*) from batch group by 1
-on conflict (stream) do update set v = t.v + excluded.v, n = t.n + excluded.n;";
-const TABLE: &str = "create table t (stream text primary key, v numeric not null, n bigint not null);";
+insert into t select key, string_agg(event_type || coalesce(data->>'by', '') || ';', '' order by transaction_id, global_position),
+                     count(*)
+from batch cross join lateral (values (stream_id), ('*')) given (key)
+where event_type in ('Raised', 'Doubled') group by key
+on conflict (key) do update set seen = t.seen || excluded.seen, n = t.n + excluded.n;";
 
+/// The same in Rust.
+struct Seen;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Change {
+    by: Option<u16>,
+}
+
+impl EventData for Change {
+    fn event_type(&self) -> &'static str {
+        if self.by.is_some() { "Raised" } else { "Doubled" }
+    }
+}
+
+impl Handler for Seen {
+    type Event = Change;
+
+    fn event_types(&self) -> Option<&[&str]> {
+        Some(&["Raised", "Doubled"])
+    }
+
+    async fn apply(&self, tx: &mut PgConnection, events: &[Received<Change>]) -> Result<(), HandlerError> {
+        let mut seen: BTreeMap<&str, (String, i64)> = BTreeMap::new();
+        for event in events {
+            let by = event.event.by.map(|by| by.to_string()).unwrap_or_default();
+            let text = format!("{}{by};", event.recorded.event_type);
+            for key in [event.recorded.stream_id.as_str(), "*"] {
+                let entry = seen.entry(key).or_default();
+                entry.0.push_str(&text);
+                entry.1 += 1;
+            }
+        }
+        let (keys, seen): (Vec<_>, Vec<_>) = seen.into_iter().unzip();
+        let (seen, n): (Vec<_>, Vec<_>) = seen.into_iter().unzip();
+        sqlx::query(
+            "insert into t select * from unnest($1::text[], $2::text[], $3::bigint[])
+             on conflict (key) do update set seen = t.seen || excluded.seen, n = t.n + excluded.n",
+        )
+        .bind(keys)
+        .bind(seen)
+        .bind(n)
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
+}
+
+/// One append: a stream, and what its events are. `None` doubles, 0 is of a type that nobody wants.
 #[derive(Debug, Clone)]
 struct Append {
     stream: u8,
@@ -25,8 +82,8 @@ struct Append {
 }
 
 fn appends() -> impl Strategy<Value = Vec<Append>> {
-    let append =
-        (0_u8..12, vec(any::<Option<u16>>(), 1..25)).prop_map(|(stream, events)| Append { stream, events });
+    let event = proptest::option::of(0..9_u16);
+    let append = (0_u8..12, vec(event, 1..25)).prop_map(|(stream, events)| Append { stream, events });
     vec(append, 1..25)
 }
 
@@ -34,42 +91,95 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4, max_shrink_iters: 20, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_page_size_gives_the_same_read_model(appends in appends()) {
-        tokio::runtime::Runtime::new().expect("a runtime starts").block_on(same_at_every_page_size(&appends));
+    fn any_page_size_and_any_kind_of_handler_give_the_same_read_model(
+        appends in appends(), some in 2..40_u32, late in any::<bool>(),
+    ) {
+        tokio::runtime::Runtime::new()
+            .expect("a runtime starts")
+            .block_on(same_however_it_is_folded(&appends, some, late));
     }
 }
 
-async fn same_at_every_page_size(appends: &[Append]) {
+async fn append(world: &World, append: &Append) {
+    let (kinds, data): (Vec<_>, Vec<_>) = append
+        .events
+        .iter()
+        .map(|by| match by {
+            None => ("Doubled", "{}".to_owned()),
+            Some(0) => ("Noted", "[]".to_owned()),
+            Some(by) => ("Raised", format!("{{\"by\": {by}}}")),
+        })
+        .unzip();
+    sqlx::query("select es_append($1, null, null, $2, $3::text[]::jsonb[])")
+        .bind(format!("order-{}", append.stream))
+        .bind(kinds)
+        .bind(data)
+        .execute(world.pool())
+        .await
+        .expect("the events can be appended");
+}
+
+/// The rows that the log should give.
+fn expected(log: &[Logged]) -> Vec<String> {
+    let mut seen: BTreeMap<&str, (String, i64)> = BTreeMap::new();
+    for event in log.iter().filter(|event| event.event_type != "Noted") {
+        let text = format!(
+            "{}{};",
+            event.event_type,
+            event.data["by"].as_u64().map_or(String::new(), |by| by.to_string())
+        );
+        for key in [event.stream_id.as_str(), "*"] {
+            let entry = seen.entry(key).or_default();
+            entry.0.push_str(&text);
+            entry.1 += 1;
+        }
+    }
+    let mut rows: Vec<_> = seen.iter().map(|(key, (seen, n))| format!("({key},{seen},{n})")).collect();
+    rows.sort();
+    rows
+}
+
+/// Folds the log in pages of one event, of some, and all at once, three times each: `@on`, `@batch` and Rust. With
+/// `late`, the second half comes while they are at work.
+async fn same_however_it_is_folded(appends: &[Append], some: u32, late: bool) {
     let world = World::new().await;
-    for append in appends {
-        let (kinds, data): (Vec<_>, Vec<_>) = append
-            .events
-            .iter()
-            .map(|by| by.map_or(("Doubled", "{}".to_owned()), |by| ("Raised", format!("{{\"by\": {by}}}"))))
-            .unzip();
-        sqlx::query("select es_append($1, null, null, $2, $3::text[]::jsonb[])")
-            .bind(format!("order-{}", append.stream))
-            .bind(kinds)
-            .bind(data)
-            .execute(world.pool())
-            .await
-            .expect("the events can be appended");
+    let (early, later) = appends.split_at(if late { appends.len() / 2 } else { appends.len() });
+    for events in early {
+        append(&world, events).await;
     }
-    let mut read_models = Vec::new();
-    for size in ["1", "7", "1000"] {
-        let (single, whole) = (format!("single_{size}"), format!("whole_{size}"));
-        world.projection(&single, &file(TABLE, PER_EVENT));
-        world.projection(&whole, &file(TABLE, PER_BATCH));
-        let daemon = world.daemon_with(&[("FOLDD__DAEMON__MAX_PAGE_EVENTS", size)]);
-        world.caught_up(&single).await;
-        world.caught_up(&whole).await;
-        daemon.stop().await;
-        read_models.push((world.rows(&format!("{single}.t")).await, world.rows(&format!("{whole}.t")).await));
+    let sizes = [1, some, 100_000];
+    let cancel = CancellationToken::new();
+    let mut daemons = Vec::new();
+    for size in sizes {
+        let rust = RustProjection::new(&format!("rust_{size}"), 1, Seen).categories(&["order"]).tables(TABLE);
+        let daemon = Daemon::new(Registry::new().with(rust))
+            .with_sql(&format!("on_{size}"), &file(TABLE, PER_EVENT))
+            .with_sql(&format!("batch_{size}"), &file(TABLE, PER_BATCH))
+            .workers(2)
+            .max_page_events(size);
+        daemons.push(tokio::spawn(daemon.run(world.pool().clone(), cancel.clone())));
     }
-    let events: usize = appends.iter().map(|append| append.events.len()).sum();
-    assert_eq!(world.value("select sum(n) from whole_1.t").await, events.to_string());
-    assert_eq!(read_models[0], read_models[1]);
-    assert_eq!(read_models[0], read_models[2]);
+    for events in later {
+        append(&world, events).await;
+    }
+    let mut wrong = Vec::new();
+    let expected = expected(&world.log().await);
+    for size in sizes {
+        for kind in ["on", "batch", "rust"] {
+            let name = format!("{kind}_{size}");
+            world.caught_up(&name).await;
+            let mut rows = world.rows(&format!("{name}.t")).await;
+            rows.sort();
+            if rows != expected {
+                wrong.push((name, rows));
+            }
+        }
+    }
+    cancel.cancel();
+    for daemon in daemons {
+        daemon.await.expect("a daemon does not panic").expect("it ends in peace");
+    }
+    assert!(wrong.is_empty(), "{wrong:?}\nare not {expected:?}");
 }
 
 #[tokio::test]
@@ -100,4 +210,33 @@ async fn pages_bounded_in_bytes_still_reach_the_end() {
         "1",
         "two of these events are more than a page's bytes"
     );
+}
+
+#[tokio::test]
+async fn who_is_live_stays_so_beside_one_who_is_far_behind() {
+    let world = World::new().await;
+    // One worker for both, and minutes of work for the one.
+    let slow = "-- @on Placed\n-- @on Paid\n-- @on Shipped\n-- @on Noted\n\
+                insert into t select event.global_position from pg_sleep(0.02);";
+    world.projection("behind", &file("create table t (position bigint not null);", slow));
+    world.projection("live", &super::TALLY.replace("\"order\"", "\"news\"").replace("tally", "told"));
+    world.seed("order", 20_000).await;
+    let daemon =
+        world.daemon_with(&[("FOLDD__DAEMON__MAX_PAGE_EVENTS", "1"), ("FOLDD__DAEMON__WORKERS", "1")]);
+    world.caught_up("live").await;
+    world.phase("live", "live").await;
+    let folded = "select count(*) from behind.t";
+    world.eventually("the one behind gets on", async || world.value(folded).await != "0").await;
+    for n in 1..=8 {
+        world.append("news-1", "Placed", "{}").await;
+        let told = "select coalesce(sum(n), 0) from live.told";
+        world
+            .eventually("what comes is folded at once", async || world.value(told).await == n.to_string())
+            .await;
+    }
+    let folded: i64 = world.value(folded).await.parse().expect("a number");
+    assert!((8..20_000).contains(&folded), "both get on, and the one is still behind: {folded}");
+    assert_eq!(world.status("behind").await["phase"], "catching_up");
+    assert_eq!(world.status("live").await["phase"], "live");
+    assert_eq!(daemon.stop().await.code(), Some(0));
 }

@@ -3,58 +3,6 @@
 use super::{TALLY, file, line_of};
 use crate::world::World;
 
-/// A handler, the text on the line that is at fault, and a word of the message or the remedy.
-const REFUSED: [(&str, &str, &str); 17] = [
-    ("-- @on A\ninsert into other.t values (1);", "insert into other", "not the projection's own"),
-    ("-- @on A\ninsert into public.foreigner values (1);", "insert into public", "not the projection's own"),
-    ("-- @on A\nupdate es_events set data = '{}';", "update es_events", "does not exist"),
-    ("-- @on A\ndelete from public.es_events;", "delete from public", "not the projection's own"),
-    (
-        "-- @on A\nwith x as (delete from other.t returning 1)\ninsert into own select 1 from x;",
-        "with x",
-        "not the projection's own",
-    ),
-    (
-        "-- @batch\nmerge into other.t using batch on false when not matched then do nothing;",
-        "merge into",
-        "not the projection's own",
-    ),
-    ("-- @on A\ninsert into own values (1) returning n;", "insert into own", "returning"),
-    ("-- @on A\nselect 1;", "select 1", "insert, update, delete"),
-    ("-- @batch\nselect count(*) from batch;", "select count", "insert, update, delete"),
-    ("-- @on A\ncreate table u (n int);", "create table u", ""),
-    ("-- @on A\ntruncate own;", "truncate", ""),
-    ("-- @on A\ncommit;", "commit", ""),
-    ("-- @on A\ndo $$begin end$$;", "do $$", ""),
-    ("-- @on A\ncall p();", "call p", ""),
-    ("-- @on A\nset search_path = public;", "set search_path", ""),
-    ("-- @on A\ninsert into own\nvalues (event.nothing);", "insert into own", "nothing"),
-    ("-- @on A\ninsert into own values (1);\ninsert into own values (2);", "values (2)", "second statement"),
-];
-
-#[tokio::test]
-async fn a_handler_writes_its_own_tables_and_does_nothing_else() {
-    let world = World::new().await;
-    world
-        .execute(
-            "create schema other; create table other.t (n bigint); create table public.foreigner (n bigint)",
-        )
-        .await;
-    for (number, (handler, at, says)) in REFUSED.iter().enumerate() {
-        let text = file("create table own (n bigint);", handler);
-        let name = format!("wrong_{number}");
-        world.projection(&name, &text);
-        let path = format!("projections/{name}.sql");
-        let done = world.foldd(&["check", &path]).await;
-        assert_eq!(done.code, 3, "{handler}: {done:?}");
-        let place = format!("{path}:{}", line_of(&text, at));
-        assert!(done.err.contains(&place), "{handler}: no {place} in {}", done.err);
-        assert!(done.err.contains(says), "{handler}: no {says:?} in {}", done.err);
-        assert!(done.err.contains(';'), "{handler}: no remedy in {}", done.err);
-    }
-    assert_eq!(world.value("select count(*) from pg_namespace where nspname like '%check%'").await, "0");
-}
-
 #[tokio::test]
 async fn tables_belong_to_the_projections_own_schema() {
     let world = World::new().await;

@@ -203,9 +203,18 @@ async fn what_is_read_does_not_depend_on_the_size_of_the_pages() {
             .map(|nth| imported(&format!("{}-{}", ["a", "b", "c", "d"][(nth * nth + round) % 4], nth % 3)))
             .collect();
         store.append_many(&block).await.expect("appended");
+        // A lower stamp behind higher positions: its transaction began before the other's, and wrote after it.
+        let (mut early, _) = session(&world).await;
+        run(&mut early, "begin; select pg_current_xact_id()").await;
         append_any(&store, "b-1", round % 3 + 1).await;
+        run(
+            &mut early,
+            &format!("select es_append('d-early{round}', null, null, '{{A,B}}', '{{1,2}}'); commit"),
+        )
+        .await;
     }
     let log = whole_log(&world).await;
+    assert!(!log.is_sorted_by_key(|event| event.global_position), "the order is not that of positions");
     let sets: [Categories; 5] =
         [None, Some(&["a"]), Some(&["a", "b"]), Some(&["d", "c", "b", "a"]), Some(&["none", "d"])];
     let mut runner =

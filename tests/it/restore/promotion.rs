@@ -35,7 +35,7 @@ async fn a_daemon_follows_to_a_promoted_standby_and_loses_nothing() {
     std::fs::write(&address, world.url()).expect("a file can be written");
     let mut command = world.command(&["run"]);
     command.env_remove("DATABASE_URL").env("FOLDD__DATABASE__URL_FILE", &address);
-    let daemon = world.start(command);
+    let daemon = world.daemon_of(command);
     world.seed("order", 200).await;
     world.caught_up("tally").await;
 

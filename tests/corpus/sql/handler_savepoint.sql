@@ -1,0 +1,13 @@
+/* foldd
+# when   = "read"
+# place  = 13
+# says   = '`savepoint` does not belong in a handler'
+# remedy = 'remove it'
+version = 1
+categories = ["order"]
+*/
+-- @tables
+create table own (n bigint);
+
+-- @on A
+savepoint a;

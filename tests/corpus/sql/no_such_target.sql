@@ -1,0 +1,13 @@
+/* foldd
+# when   = "planned"
+# place  = 13
+# says   = 'relation "nowhere" does not exist'
+# remedy = 'create the table under `@tables`'
+version = 1
+categories = ["order"]
+*/
+-- @tables
+create table own (n bigint);
+
+-- @on A
+insert into nowhere values (1);
