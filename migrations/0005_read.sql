@@ -70,9 +70,7 @@ $$;
 --     4. the horizon; never beyond the snapshot itself, of which REPEATABLE READ may have an old one
 --
 -- The caller reads with a newer snapshot than this one: in a later statement. Locks in another database concern
--- another es_events. A prepared transaction keeps its locks and has no pid: hence virtualtransaction. Older minor
--- releases let it forget that name while PREPARE hands its locks over one by one: a lock on es_events that is
--- nobody's by name could then be anybody's, and proves everybody suspect.
+-- another es_events. A prepared transaction keeps its locks and has no pid: hence virtualtransaction.
 create function es_proven_horizon() returns xid8
 language plpgsql volatile security definer
 set search_path from current
@@ -89,19 +87,15 @@ begin
     with seen as materialized (
         select pg_current_snapshot() as snapshot
     ), locked as materialized (
-        select l.locktype, l.database, l.relation, l.transactionid, l.virtualtransaction, l.pid, l.mode
+        select l.locktype, l.database, l.relation, l.transactionid, l.virtualtransaction, l.mode
         from pg_locks l, seen
         where l.granted and l.locktype in ('transactionid', 'relation')
     ), appending as (
-        select l.virtualtransaction, l.pid from locked l
+        select l.virtualtransaction from locked l
         where l.locktype = 'relation' and l.relation = 'es_events'::regclass
           and l.database = (select d.oid from pg_database d where d.datname = current_database())
           and l.mode in ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
                          'ExclusiveLock', 'AccessExclusiveLock')
-    ), nobodys as (
-        select from appending a
-        where (a.pid is null or a.virtualtransaction like '%/0')
-          and a.virtualtransaction not in (select l.virtualtransaction from locked l where l.locktype = 'transactionid')
     ), harmless as (
         select l.transactionid from locked l
         where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
@@ -109,7 +103,7 @@ begin
     ), suspect as (
         select es_counted(running.xid) as transaction_id
         from seen, pg_snapshot_xip(seen.snapshot) as running (xid)
-        where running.xid::xid not in (select h.transactionid from harmless h) or exists (select from nobodys)
+        where running.xid::xid not in (select h.transactionid from harmless h)
     )
     select greatest(es_counted(pg_snapshot_xmin(seen.snapshot)),
                     least(floor, es_counted(pg_snapshot_xmax(seen.snapshot)),

@@ -6,6 +6,49 @@ use serde::de::DeserializeOwned;
 use crate::event::{Event, EventData, EventMetadata};
 
 /// State that is folded from the events of one stream.
+///
+/// ```
+/// use foldd::{Aggregate, AggregateRoot, EventData};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// #[serde(tag = "type")]
+/// enum AccountEvent { Deposited { cents: i64 }, Withdrawn { cents: i64 } }
+///
+/// impl EventData for AccountEvent {
+///     fn event_type(&self) -> &'static str {
+///         match self {
+///             Self::Deposited { .. } => "Deposited",
+///             Self::Withdrawn { .. } => "Withdrawn",
+///         }
+///     }
+/// }
+///
+/// #[derive(Default)]
+/// struct Account { cents: i64 }
+///
+/// impl Aggregate for Account {
+///     type Event = AccountEvent;
+///
+///     fn stream_category() -> &'static str {
+///         "account"
+///     }
+///
+///     fn apply(&mut self, event: &AccountEvent) {
+///         match event {
+///             AccountEvent::Deposited { cents } => self.cents += cents,
+///             AccountEvent::Withdrawn { cents } => self.cents -= cents,
+///         }
+///     }
+/// }
+///
+/// let mut account = AggregateRoot::<Account>::new("7");
+/// account.record(AccountEvent::Deposited { cents: 1200 });
+/// account.record(AccountEvent::Withdrawn { cents: 500 });
+/// assert_eq!((account.stream_id(), account.state().cents), ("account-7", 700));
+/// // Nothing is in the log before `EventStore::save`.
+/// assert_eq!((account.version(), account.has_pending()), (0, true));
+/// ```
 pub trait Aggregate: Default + Send + Sync + 'static {
     /// The events it is made of.
     type Event: EventData;

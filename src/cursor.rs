@@ -10,6 +10,15 @@ use serde::{Deserialize, Serialize};
 /// Ordered as the log is read: by stamp (`transaction_id`), then by global position. Comparing positions alone
 /// is wrong, since a position is drawn before its transaction commits. Printed and parsed as
 /// `transaction_id:position`, for example `7421:561470`.
+///
+/// ```
+/// use foldd::Cursor;
+///
+/// let cursor: Cursor = "7421:561470".parse()?;
+/// assert_eq!(cursor, Cursor::from((7421, 561_470)));
+/// assert!(cursor > Cursor::from((7420, 999_999)), "the stamp decides first");
+/// # Ok::<(), foldd::CursorParseError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Cursor {
     /// The stamp of the event this cursor stands behind.

@@ -50,7 +50,20 @@ pub struct Options {
     pub settings: Vec<(String, String)>,
 }
 
-/// A running server. Dropping it stops the server; [`Server::stop`] does so without blocking a thread.
+/// A running server.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use foldd::embedded::{Options, Server};
+///
+/// let server = Server::start(Options::default()).await?;
+/// server.create_database("app").await?;
+/// let pool = sqlx::PgPool::connect(&server.url("app")).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropping it stops the server; [`Server::stop`] does so without blocking a thread.
 #[derive(Debug)]
 pub struct Server {
     /// Dropped first: it ends the server.

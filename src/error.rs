@@ -261,8 +261,8 @@ pub(crate) fn is_about_data(code: &str) -> bool {
     matches!(code.get(..2), Some("22" | "23" | "54"))
 }
 
-/// What a person does about an error of the database, where that is not plain from its text: in our words, else in those
-/// of the server's hint.
+/// What a person does about an error of the database, where that is not plain from its text: in our words,
+/// else in those of the server's hint.
 pub(crate) fn remedy(error: &sqlx::Error) -> Option<&str> {
     let Some(database) = error.as_database_error() else {
         let unreachable =

@@ -41,7 +41,8 @@ pub trait EventData: Serialize + DeserializeOwned + Send + Sync + 'static {
     }
 }
 
-/// Where an event comes from. Stored as the event's `metadata`; absent fields are left out.
+/// Where an event comes from. Stored as the event's `metadata`; absent fields are left out. A root puts it on
+/// each of its events, see [`AggregateRoot::with_metadata`](crate::AggregateRoot::with_metadata).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventMetadata {
     /// Joins everything that one request or process caused.
@@ -56,6 +57,17 @@ pub struct EventMetadata {
 }
 
 /// An event to append.
+///
+/// ```
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Deposited { cents: i64 }
+/// use foldd::Event;
+/// use serde_json::json;
+///
+/// let event = Event::with_metadata(Deposited { cents: 1200 }, json!({"actor": "ada"}));
+/// // The id is drawn here and not by the database: to append this very event again is refused, and so
+/// // a lost answer does no harm.
+/// assert_eq!(event.event_id.get_version_num(), 7);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event<E> {
     /// What happened.

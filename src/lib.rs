@@ -24,6 +24,22 @@
 //! # }
 //! ```
 //!
+//! # Where to begin
+//!
+//! | to | see |
+//! |---|---|
+//! | describe what happens | [`EventData`], [`Event`], [`EventMetadata`] |
+//! | append to a stream, and notice that somebody else did | [`EventStore::append`], [`ExpectedVersion`] |
+//! | keep rules in an object that is folded from its stream | [`Aggregate`], [`AggregateRoot`], [`Snapshot`] |
+//! | decide over several streams at once | [`TransactionScope`] |
+//! | read the log from a checkpoint on | [`EventStore::read_all_after`], [`Cursor`], [`RecordedEvent`] |
+//! | fold read models in Rust | [`Handler`], [`RustProjection`], then [`main_with`] or [`Daemon`] |
+//! | have a PostgreSQL for a test | [`embedded::Server`] |
+//!
+//! Everything that asks the database returns [`EventStoreError`];
+//! [`is_retryable`](EventStoreError::is_retryable) tells what passes by itself. Stream versions count from 1,
+//! and global positions rise with gaps. Times are the server's.
+//!
 //! # Reading the code
 //!
 //! Bottom-up: a file imports only from floors below its own, or from its siblings, and a test holds it to that.
@@ -36,7 +52,7 @@
 //! | 3 seam | `projection` | what users write, and what it is compiled into |
 //! | 4 engine | `engine` | one subscription's life; `engine/batch.rs` is **the** transaction |
 //! | 5 beam | `supervisor` | owns every task and connection |
-//! | 6 faces | `ops` `cli` `config` `logging` `embedded` `daemon` `demo` | what people meet |
+//! | 6 faces | `ops` `cli` `config` `logging` `embedded` `daemon` `hosting` `demo` | what people meet |
 //!
 //! Begin with `migrations/0003_stamp.sql`, `0005_read.sql` and `0009_fold.sql`, then `engine/mod.rs`.
 

@@ -3,6 +3,22 @@
 use std::fmt;
 
 /// What the caller believes about a stream, checked in the append's own statement.
+///
+/// ```no_run
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Closed;
+/// # impl foldd::EventData for Closed { fn event_type(&self) -> &'static str { "Closed" } }
+/// use foldd::{Event, EventStoreError, ExpectedVersion};
+///
+/// # async fn example(store: foldd::EventStore) -> Result<(), EventStoreError> {
+/// // Decided on what was read up to version 3: not valid any more when somebody else was faster.
+/// let closed = [Event::new(Closed)];
+/// match store.append("account-7", "account", ExpectedVersion::Exact(3), &closed).await {
+///     Err(EventStoreError::ConcurrencyConflict { actual, .. }) => println!("it is at {actual:?}: read and decide anew"),
+///     appended => println!("it is at version {}", appended?.version),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedVersion {
     /// The stream does not exist yet.

@@ -1,5 +1,5 @@
-//! What can be typed: the command line as types, and nothing else. Each verb is one struct in the module of its
-//! group, and one file beside this one.
+//! What can be typed: the command line as types, and nothing else. Each verb is one struct in the module of
+//! its group, and one file beside this one.
 
 mod care;
 mod configuration;

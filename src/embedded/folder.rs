@@ -43,7 +43,8 @@ pub(super) fn socket_path(run: &Path) -> PathBuf {
     run.join(format!(".s.PGSQL.{PORT}"))
 }
 
-/// The host part is there for parsers that insist on one; a `host` parameter that begins with a slash outranks it.
+/// The host part is there for parsers that insist on one; a `host` parameter that begins with a slash
+/// outranks it.
 pub(super) fn url(run: &Path, database: &str) -> String {
     let host = percent_encode(&run.to_string_lossy());
     format!("postgres://postgres@localhost:{PORT}/{}?host={host}", percent_encode(database))

@@ -18,9 +18,10 @@ const DROP_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) const POLL: Duration = Duration::from_millis(5);
 
 /// Arguments: signal at the end of the pipe, folder to remove then, log file, command. Descriptor 3 is opened
-/// first, because a shell gives its background jobs an empty standard input. The reader's exit code tells the end of
-/// the pipe (9) from the server's own end (then the reader is killed), after which the owner lives and cleans up itself.
-/// The second `rm` is for children of a killed initdb, which may still be writing at the first.
+/// first, because a shell gives its background jobs an empty standard input. The reader's exit code tells the
+/// end of the pipe (9) from the server's own end (then the reader is killed), after which the owner lives and
+/// cleans up itself. The second `rm` is for children of a killed initdb, which may still be writing at the
+/// first.
 const SCRIPT: &str = r#"
 exec 3<&0 </dev/null
 at_end=$1 folder=$2 log=$3; shift 3
@@ -36,8 +37,8 @@ exit "$code"
 pub(super) struct Shell(Child);
 
 impl Shell {
-    /// Starts a program, as `account` where we are root, with its output in a log file. When we are gone, it gets the
-    /// signal `at_end`, and `folder` is removed.
+    /// Starts a program, as `account` where we are root, with its output in a log file. When we are gone, it
+    /// gets the signal `at_end`, and `folder` is removed.
     pub(super) fn start(
         command: &[String],
         account: Option<Account>,
@@ -93,7 +94,8 @@ impl Drop for Shell {
     }
 }
 
-/// A command that inherits neither our working folder, which may be closed to the account, nor settings for clients.
+/// A command that inherits neither our working folder, which may be closed to the account, nor settings for
+/// clients.
 pub(super) fn clean_command(program: &Path, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(folder).process_group(0).stdin(Stdio::null());

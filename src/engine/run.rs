@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use super::backlog::Backlog;
-pub(crate) use super::backlog::View;
+use super::backlog::View;
 use super::batch::{self, Bounds, Committed, Program};
 use super::build::Ready;
 use super::failure::Fault;

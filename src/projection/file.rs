@@ -173,8 +173,8 @@ impl ProjectionFile {
     }
 }
 
-/// Everything that is wrong with a text that builds tables outside of a file, for a Rust handler. `path` is the label
-/// that errors carry.
+/// Everything that is wrong with a text that builds tables outside of a file, for a Rust handler. `path` is
+/// the label that errors carry.
 pub(crate) fn faults_of_tables(path: &str, sql: &str) -> Vec<FileError> {
     let mut faults = Faults::new(path, sql);
     if let Some(offset) = sql.find('\0') {

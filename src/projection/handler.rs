@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use crate::event::{EventData, RecordedEvent};
 
-/// Why a handler could not apply a page.
+/// Why a handler could not apply a page. `?` makes one of an error of sqlx.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct HandlerError {
@@ -171,6 +171,10 @@ impl<H: Handler> ErasedHandler for H {
 }
 
 /// A Rust projection, as it is registered: a handler under a name and a version.
+///
+/// The name is the schema's, `[a-z][a-z0-9_]*` and at most 40 bytes; the version counts from 1. Raise it when
+/// the tables or what the handler makes of events change. `[projections.NAME]` in `foldd.toml` may say
+/// otherwise of everything but the version: `categories`, `tables`, `on_error` and the rest.
 #[derive(Clone)]
 pub struct RustProjection {
     pub(crate) name: String,

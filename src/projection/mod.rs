@@ -4,9 +4,10 @@
 //! before anything is built. What runs in the database is exactly what stands in the file.
 //!
 //! **How.** `lexer` cuts SQL into tokens, so that markers and semicolons inside strings stay what they are; `file` reads
-//! front matter, markers, statements and tests; `settings` are the keys that a configuration may override; `handler` is
-//! the same in Rust; `definition` is the identity of a version, stored in the database; `sql` compiles a definition into
-//! one PL/pgSQL function, which reads a page, applies it and moves the checkpoint in one round trip.
+//! front matter, markers, statements and tests; `settings` are the keys that a configuration may override;
+//! `handler` is the same in Rust; `definition` is the identity of a version, stored in the database; `sql`
+//! compiles a definition into one PL/pgSQL function, which reads a page, applies it and moves the checkpoint
+//! in one round trip.
 //!
 //! **What it never does.** It opens no connection and no file; event data never becomes SQL text.
 

@@ -32,7 +32,7 @@ pub struct ImportEvent {
     pub event_type: String,
     /// The payload.
     pub data: Box<RawValue>,
-    /// The metadata.
+    /// The metadata: a JSON object, `{}` for none.
     pub metadata: Box<RawValue>,
     /// Its identity.
     pub event_id: Uuid,

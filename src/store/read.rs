@@ -90,7 +90,24 @@ impl EventStore {
     }
 
     /// At most `limit` committed events after a cursor, in (stamp, position) order: gapless, and safe to store the last
-    /// one's cursor as a checkpoint, since nothing can appear behind it any more.
+    /// one's cursor as a checkpoint, since nothing can appear behind it any more. Fewer than `limit` mean
+    /// that the rest is not there yet, or not below the horizon.
+    ///
+    /// ```no_run
+    /// # async fn example(store: foldd::EventStore) -> Result<(), foldd::EventStoreError> {
+    /// let mut checkpoint = foldd::Cursor::START;
+    /// loop {
+    ///     let page = store.read_all_after(checkpoint, 1_000).await?;
+    ///     let Some(last) = page.last() else { break };
+    ///     for event in &page {
+    ///         println!("{} {} {}", event.stream_id, event.event_type, event.data);
+    ///     }
+    ///     // Store it in the transaction that stores what you made of the page.
+    ///     checkpoint = last.cursor();
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -124,7 +141,8 @@ impl EventStore {
         read_page(self.pool(), Some(categories), after.into(), limit).await
     }
 
-    /// How far a subscription is behind: exact, of its categories, after its checkpoint.
+    /// How far a subscription is behind: exact, of its categories, after its checkpoint. The id of a
+    /// projection's is `name@version`, such as `fines@2`.
     ///
     /// # Errors
     /// [`UnknownSubscription`](EventStoreError::UnknownSubscription) when there is no such subscription.

@@ -23,6 +23,31 @@ use crate::stream::ExpectedVersion;
 /// against deadlocks, take them in one order everywhere, sorted by name for example.
 ///
 /// Dropped without [`commit`](Self::commit), it rolls back.
+///
+/// ```no_run
+/// # #[derive(serde::Serialize, serde::Deserialize)] enum AccountEvent { Deposited(i64), Withdrawn(i64) }
+/// # impl foldd::EventData for AccountEvent { fn event_type(&self) -> &'static str { "A" } }
+/// # #[derive(Default)] struct Account { cents: i64 }
+/// # impl foldd::Aggregate for Account {
+/// #     type Event = AccountEvent;
+/// #     fn stream_category() -> &'static str { "account" }
+/// #     fn apply(&mut self, _: &AccountEvent) {}
+/// # }
+/// # async fn example(store: foldd::EventStore) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut scope = store.begin_transaction().await?;
+/// // In one order everywhere, or two transfers lock each other out.
+/// let mut from = scope.load_for_update::<Account>("1").await?.ok_or("there is no account 1")?;
+/// let mut to = scope.load_for_update::<Account>("2").await?.ok_or("there is no account 2")?;
+/// if from.state().cents >= 500 {
+///     from.record(AccountEvent::Withdrawn(500));
+///     to.record(AccountEvent::Deposited(500));
+///     scope.save(&mut from).await?;
+///     scope.save(&mut to).await?;
+///     println!("{} events", scope.commit().await?.events().len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct TransactionScope {
     tx: Transaction<'static, Postgres>,

@@ -61,8 +61,8 @@ pub(crate) struct Limits {
     pub(crate) idle_in_transaction: Duration,
 }
 
-/// How often the server looks, while it computes, whether we are still there. A statement that swallows its own timeout
-/// ends by nothing else once we have hung up, and would hold the horizon for everybody.
+/// How often the server looks, while it computes, whether we are still there. A statement that swallows its
+/// own timeout ends by nothing else once we have hung up, and would hold the horizon for everybody.
 const PRESENCE_CHECK: (&str, &str) = ("client_connection_check_interval", "1s");
 
 impl Connector {

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::engine::run::{Next, Subscription};
 
-/// The queue of subscriptions `S`. One stands in it at most once, and goes to its end after each turn; so nobody waits
-/// longer than one batch of everybody else's.
+/// The queue of subscriptions `S`. One stands in it at most once, and goes to its end after each turn; so
+/// nobody waits longer than one batch of everybody else's.
 ///
 /// A wake-up carries nothing but the fact: one that comes while the subscription has its turn makes it look once more
 /// afterwards, so that what happened between its look and its rest is not slept through.

@@ -17,7 +17,7 @@ use super::board::Sight;
 use super::roster::Roster;
 use super::stall::Stall;
 use crate::backoff::Backoff;
-use crate::engine::run::View;
+use crate::engine::backlog::View;
 use crate::metrics::{ConnectionRole, StoreMetrics};
 use crate::store::{self, Growth, Horizon, Observation};
 

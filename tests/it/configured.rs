@@ -1,5 +1,5 @@
-//! Mistakes in what is configured, as processes meet them: what each key takes is tested beside the code that reads it;
-//! here it is what a person sees, which exit code a script gets, and that nothing was done.
+//! Mistakes in what is configured, as processes meet them: what each key takes is tested beside the code that
+//! reads it; here it is what a person sees, which exit code a script gets, and that nothing was done.
 
 use std::process::Stdio;
 
@@ -154,31 +154,17 @@ async fn projection_files_that_cannot_be_read_are_named_and_keep_the_daemon_from
     let world = World::new().await;
     world.projection("good", TALLY);
     let folder = world.dir().join("projections");
-    let cases: [(&str, Box<dyn Fn(&std::path::Path)>, &str); 4] = [
-        (
-            "latin",
-            Box::new(|path| std::fs::write(path, b"/* foldd */ -- gr\xfc\xdfe").expect("a file")),
-            "is not UTF-8 at byte 17",
-        ),
-        (
-            "large",
-            Box::new(|path| std::fs::write(path, vec![b'-'; 10 << 20]).expect("a file")),
-            "has 10485760 bytes",
-        ),
-        (
-            "dangling",
-            Box::new(|path| std::os::unix::fs::symlink("gone", path).expect("a link")),
-            "cannot be read: No such file",
-        ),
-        (
-            "hollow",
-            Box::new(|path| std::fs::write(path, "").expect("a file")),
-            "the file is empty; begin with",
-        ),
-    ];
-    for (name, make, told) in cases {
+    for (name, bytes, told) in [
+        ("latin", Some(b"/* foldd */ -- gr\xfc\xdfe".to_vec()), "is not UTF-8 at byte 17"),
+        ("large", Some(vec![b'-'; 10 << 20]), "has 10485760 bytes"),
+        ("hollow", Some(Vec::new()), "the file is empty; begin with"),
+        ("dangling", None, "cannot be read: No such file"),
+    ] {
         let path = folder.join(format!("{name}.sql"));
-        make(&path);
+        match bytes {
+            Some(bytes) => std::fs::write(&path, bytes).expect("a file"),
+            None => std::os::unix::fs::symlink("gone", &path).expect("a link"),
+        }
         for (verb, code) in [("check", 3), ("run", 2)] {
             let done = world.foldd(&[verb]).await;
             assert_eq!(done.code, code, "{name}: {}", done.err);
@@ -187,7 +173,7 @@ async fn projection_files_that_cannot_be_read_are_named_and_keep_the_daemon_from
                 "{name}: {}",
                 done.err
             );
-            assert!(done.err.contains("; ") && !done.err.contains("good.sql"), "{name}: {}", done.err);
+            assert!(!done.err.contains("good.sql"), "{name}: {}", done.err);
         }
         std::fs::remove_file(path).expect("it is there");
     }

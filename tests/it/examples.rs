@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 
 use crate::world::World;
 
-/// Cargo builds the examples beside this test's own folder: all of them for `cargo test`, none for a single test.
+/// Cargo builds the examples beside this test's own folder: all of them for `cargo test`, none for a single
+/// test.
 pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test knows its path");
     let target = test.parent().and_then(|deps| deps.parent()).expect("it lies in a target folder");

@@ -1,5 +1,5 @@
-//! Odd streams, categories, types, metadata and ids, by every way in: stored exactly, or refused with the reason, and then
-//! nothing is there.
+//! Odd streams, categories, types, metadata and ids, by every way in: stored exactly, or refused with the
+//! reason, and then nothing is there.
 
 use foldd::{Event, EventData, ExpectedVersion, ImportEvent};
 use serde_json::json;

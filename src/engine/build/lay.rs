@@ -148,7 +148,8 @@ async fn explain(
 /// What is wrong, and what to do.
 type Refusal = (String, &'static str);
 
-/// What the plans of a statement must not do. There is more than one where a rule of the table adds statements.
+/// What the plans of a statement must not do. There is more than one where a rule of the table adds
+/// statements.
 fn refuse_plans(plans: &Value, schema: &str, per_event: bool) -> Option<Refusal> {
     let plans = plans.as_array().map(Vec::as_slice).unwrap_or_default();
     if plans.is_empty() {
@@ -158,7 +159,8 @@ fn refuse_plans(plans: &Value, schema: &str, per_event: bool) -> Option<Refusal>
     plans.iter().find_map(|plan| refuse_plan(&plan["Plan"], schema, per_event))
 }
 
-/// What a plan must not do: write other tables, return rows, or read the page where single events are handled.
+/// What a plan must not do: write other tables, return rows, or read the page where single events are
+/// handled.
 fn refuse_plan(top: &Value, schema: &str, per_event: bool) -> Option<Refusal> {
     if top["Node Type"] != "ModifyTable" {
         return Some((
@@ -228,7 +230,8 @@ fn statement_error(error: sqlx::Error, definition: &Definition, entry: &Entry, o
     BuildError::Statement { place, message, remedy, sqlstate: Some(database.code().to_owned()) }
 }
 
-/// What to do about a statement that PostgreSQL refuses. Its own hints speak of what foldd does not let anybody do.
+/// What to do about a statement that PostgreSQL refuses. Its own hints speak of what foldd does not let
+/// anybody do.
 fn remedy(error: &PgDatabaseError) -> &str {
     match error.code() {
         "42P01" | "3F000" => {

@@ -1,8 +1,8 @@
 //! Projection files that are wrong, one mistake each, as people make them: `tests/corpus/sql`.
 //!
-//! What should be said stands in the front matter of each file, as comments. `when` says who finds the mistake:
-//! `read` whoever reads the file, `planned` PostgreSQL when it plans the statements, `folded` nobody before an event
-//! comes. Without `place` it is nowhere in the file.
+//! What should be said stands in the front matter of each file, as comments. `when` says who finds the
+//! mistake: `read` whoever reads the file, `planned` PostgreSQL when it plans the statements, `folded` nobody
+//! before an event comes. Without `place` it is nowhere in the file.
 
 use std::path::Path;
 

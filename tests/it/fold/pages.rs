@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::file;
 use crate::world::{Logged, World};
 
-/// What each stream, and the log as a whole, has seen, in order: two read models are the same only if every event was
-/// folded once and in its place. Whatever else may be folded can be computed from it.
+/// What each stream, and the log as a whole, has seen, in order: two read models are the same only if every
+/// event was folded once and in its place. Whatever else may be folded can be computed from it.
 const TABLE: &str = "create table t (key text primary key, seen text not null, n bigint not null);";
 const PER_EVENT: &str = "-- @on Raised
 -- @on Doubled
@@ -139,7 +139,8 @@ fn expected(log: &[Logged]) -> Vec<String> {
     rows
 }
 
-/// Folds the log in pages of one event, of some, and all at once, three times each: `@on`, `@batch` and Rust. With
+/// Folds the log in pages of one event, of some, and all at once, three times each: `@on`, `@batch` and Rust.
+/// With
 /// `late`, the second half comes while they are at work.
 async fn same_however_it_is_folded(appends: &[Append], some: u32, late: bool) {
     let world = World::new().await;

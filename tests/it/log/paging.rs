@@ -203,7 +203,8 @@ async fn what_is_read_does_not_depend_on_the_size_of_the_pages() {
             .map(|nth| imported(&format!("{}-{}", ["a", "b", "c", "d"][(nth * nth + round) % 4], nth % 3)))
             .collect();
         store.append_many(&block).await.expect("appended");
-        // A lower stamp behind higher positions: its transaction began before the other's, and wrote after it.
+        // A lower stamp behind higher positions: its transaction began before the other's, and wrote after
+        // it.
         let (mut early, _) = session(&world).await;
         run(&mut early, "begin; select pg_current_xact_id()").await;
         append_any(&store, "b-1", round % 3 + 1).await;

@@ -1,5 +1,5 @@
-//! The format as a whole: what is printed is read again, wherever white space and comments stand; and a definition is the
-//! same however it is laid out and wherever it was kept.
+//! The format as a whole: what is printed is read again, wherever white space and comments stand; and a
+//! definition is the same however it is laid out and wherever it was kept.
 
 use proptest::collection::{btree_set, vec};
 use proptest::option;
