@@ -18,6 +18,8 @@ mod fold;
 mod import;
 /// The event store: appending, order, reading, aggregates, the schema and its adoption.
 mod log;
+/// The stamp protocol, every interleaving of it, without a database.
+mod model;
 /// Events that are unusual or impossible, through every way in.
 mod odd_events;
 /// Projections in Rust, hosted in this process.
