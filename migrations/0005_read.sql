@@ -53,6 +53,14 @@ begin
         return format('the default of es_events.transaction_id is %s, not es_stamp(), and does not heed the floor',
                       coalesce(given, 'missing'));
     end if;
+    -- Until then PREPARE gave a transaction's locks another virtual id, one lock after the other: for a moment an
+    -- appender seemed to have its xid and no lock on es_events.
+    if (current_setting('server_version_num')::integer between 130000 and 130004
+        or current_setting('server_version_num')::integer = 140000)
+        and current_setting('max_prepared_transactions')::integer > 0 then
+        return 'PREPARE TRANSACTION is enabled and this minor release hides an appender that is being prepared; '
+               '13.5 and 14.1 do not';
+    end if;
     return null;
 end
 $$;

@@ -22,6 +22,8 @@ mod migrate;
 mod paging;
 /// The page readers walk one index, at half a million events.
 mod plans;
+/// Transactions that are prepared: what their locks prove.
+mod prepared;
 /// Two writers, one stream: one wins, the other learns why.
 mod races;
 /// Reading: pages, streams, the horizon, lag.

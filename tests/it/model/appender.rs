@@ -29,11 +29,9 @@ pub(super) enum Op {
     UnlockEvents,
     /// Releases its xid.
     UnlockXid,
-    /// PREPARE TRANSACTION: the backend forgets its virtual id, and its locks are nameless.
-    Forget,
-    /// PREPARE TRANSACTION goes on: this lock goes over to the prepared transaction, which has the virtual id.
+    /// PREPARE TRANSACTION: the lock on its xid goes over to the prepared transaction.
     MoveXid,
-    /// And this one.
+    /// And the lock on es_events, sooner or later: they are in different partitions of the lock table.
     MoveEvents,
 }
 
@@ -129,7 +127,6 @@ pub(super) const PREPARED: Program = &[
     &[LockEvents],
     &[ReadFloor],
     &[LockStream(A), Append(A)],
-    &[Forget],
     &[MoveXid],
     &[MoveEvents],
     &[Commit],
@@ -141,7 +138,6 @@ pub(super) const PREPARED_ASIDE: Program = &[
     &[LockEvents],
     &[ReadFloor],
     &[LockStream(B), Append(B)],
-    &[Forget],
     &[MoveEvents],
     &[MoveXid],
     &[Commit],
@@ -191,8 +187,8 @@ fn take(plan: &Plan, state: &mut State, who: usize, op: Op) -> Result<(), Fault>
             state.next_xid += 1;
         }
         TakeXid => {}
-        LockXid => writer.xid_lock = Owner::Named,
-        LockEvents => writer.events_lock = Owner::Named,
+        LockXid => writer.xid_lock = Owner::Backend,
+        LockEvents => writer.events_lock = Owner::Backend,
         ReadFloor => writer.floor = state.floor,
         LockStream(stream) => writer.rows[stream] = true,
         Append(stream) | Insert(stream) => insert(plan, state, who, stream, op),
@@ -204,9 +200,8 @@ fn take(plan: &Plan, state: &mut State, who: usize, op: Op) -> Result<(), Fault>
         Commit => commit(state, who)?,
         UnlockEvents => writer.events_lock = Owner::Nobody,
         UnlockXid => writer.xid_lock = Owner::Nobody,
-        Forget => (writer.xid_lock, writer.events_lock) = (Owner::Unnamed, Owner::Unnamed),
-        MoveXid => writer.xid_lock = Owner::Named,
-        MoveEvents => writer.events_lock = Owner::Named,
+        MoveXid => writer.xid_lock = Owner::Prepared,
+        MoveEvents => writer.events_lock = Owner::Prepared,
     }
     Ok(())
 }

@@ -64,7 +64,7 @@ static SOUND: &[Plan] = &[
         &[EARLY_BRIEFLY, EARLY_ASIDE],
         &[RAISE, LOCKS_BEFORE_SNAPSHOT],
     ),
-    plan("a watcher in REPEATABLE READ", &[EARLY_BRIEFLY, ASIDE_COARSE, UNRELATED_COARSE], &[RAISE, FROZEN]),
+    plan("a watcher in REPEATABLE READ", &[EARLY_BRIEFLY, ASIDE_COARSE], &[RAISE, FROZEN]),
     plan("tier 0", &[EARLY, APPEND, EARLY_ASIDE], &[TIER_0]),
     plan("tier 0 beside tier 1", &[EARLY_BRIEFLY, APPEND_BRIEFLY, EARLY_ASIDE], &[TIER_0, PROVE_COARSE]),
 ];
@@ -84,9 +84,8 @@ static PLANTED: &[Plan] = &[
     plan("the lock on es_events is not looked at", &[EARLY, APPEND], &[PROVE]).but(Mistake::NobodyIsSuspect),
     plan("an xid that is not in the lock table is harmless", &[FLOOR_FIRST, APPEND], &[PROVE])
         .but(Mistake::AbsenceIsProof),
-    plan("a nameless lock is nobody's", &[PREPARED, APPEND], &[PROVE]).but(Mistake::UnnamedIsProof),
-    plan("a nameless xid has no other lock", &[PREPARED_ASIDE, APPEND], &[PROVE])
-        .but(Mistake::UnnamedIsProof),
+    plan("a prepared transaction has two names", &[PREPARED, APPEND], &[PROVE]).but(Mistake::TwoNames),
+    plan("it has two names, the other way", &[PREPARED_ASIDE, APPEND], &[PROVE]).but(Mistake::TwoNames),
     plan("what is stamped with the horizon is read", &[EARLY, APPEND], &[PROVE])
         .but(Mistake::HorizonIsIncluded),
     plan("the horizon lies in the snapshot's future", &[EARLY, APPEND], &[FROZEN])

@@ -34,16 +34,16 @@ pub(super) struct Event {
     pub(super) version: u8,
 }
 
-/// Whom the lock table names beside a granted lock, in the column `virtualtransaction`.
+/// Who holds a lock, as the lock table has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(super) enum Owner {
     /// There is no such lock.
     #[default]
     Nobody,
-    /// The transaction, by its virtual id.
-    Named,
-    /// The backend alone, as `7/0`: PREPARE TRANSACTION has cleared its virtual id and not moved this lock yet.
-    Unnamed,
+    /// The backend that runs the transaction.
+    Backend,
+    /// The prepared transaction, which by then belongs to no backend and keeps the virtual id.
+    Prepared,
 }
 
 /// A transaction that writes.
@@ -158,8 +158,8 @@ pub(super) enum Mistake {
     NoBoundBySnapshot,
     /// Somebody who runs and is not in the lock table is taken for harmless.
     AbsenceIsProof,
-    /// Locks are matched by virtual transaction alone, even while a PREPARE moves them.
-    UnnamedIsProof,
+    /// A prepared transaction goes by another virtual id than the backend that prepares it: 13.4 and 14.0 did that.
+    TwoNames,
     /// Events stamped with the horizon itself are read.
     HorizonIsIncluded,
     /// The horizon goes as far as the floor whoever is running.

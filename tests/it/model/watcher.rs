@@ -188,19 +188,13 @@ fn xmin(running: [u8; WRITERS], xmax: u8) -> u8 {
     running.into_iter().filter(|xid| *xid > 0).min().unwrap_or(xmax)
 }
 
-/// Whether the two locks prove that their owner has not appended. Nameless is who is just being prepared: then one
-/// of the two may go by the virtual id and the other not, and still be the same transaction's.
+/// Whether the two locks prove that their transaction has not appended: its xid is there, and nothing else of its.
 fn is_harmless(plan: &Plan, xid: Owner, events: Owner) -> bool {
-    if plan.has(Mistake::NobodyIsSuspect) {
-        return true;
-    }
     match (xid, events) {
+        _ if plan.has(Mistake::NobodyIsSuspect) => true,
         (Owner::Nobody, _) => plan.has(Mistake::AbsenceIsProof),
-        (Owner::Named, Owner::Nobody) => true,
-        (Owner::Named, Owner::Unnamed) | (Owner::Unnamed, Owner::Nobody | Owner::Named) => {
-            plan.has(Mistake::UnnamedIsProof)
-        }
-        (Owner::Named, Owner::Named) | (Owner::Unnamed, Owner::Unnamed) => false,
+        (_, Owner::Nobody) => true,
+        (xid, events) => xid != events && plan.has(Mistake::TwoNames),
     }
 }
 
