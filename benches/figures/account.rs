@@ -1,4 +1,5 @@
-//! The read model that is measured: the balance of each account, as an `@on`, an `@batch` and a Rust projection.
+//! The read model that is measured: the balance of each account, as an `@on`, an `@batch` and a Rust
+//! projection.
 
 use std::collections::BTreeMap;
 

@@ -38,7 +38,7 @@ pub(crate) async fn measure(extent: Extent) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
     let mut one: Option<Samples> = None;
     for full in CASES {
-        let projections = if full == 1 { 1 } else { full.min(extent.events(full * 10) / 10).max(2) };
+        let projections = extent.share(full).clamp(1, full);
         let database = lab.database(&format!("rest_{full}")).await?;
         database.execute("create extension pg_stat_statements").await?;
         database.seed("account", 1_000, 100).await?;

@@ -1,5 +1,6 @@
 //! Where it is measured: a PostgreSQL of its own with fsync on, databases in it, and logs of any length.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio_util::sync::CancellationToken;
 
-use crate::watch;
+use crate::watch::{self, CaughtUp};
 
 /// Events that are appended at once when a log is made. Each such block has one stamp.
 const BLOCK: i64 = 1_000;
@@ -22,7 +23,8 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Starts a server as `foldd run --embedded` does, but in a temporary folder. It is gone when this is dropped.
+    /// Starts a server as `foldd run --embedded` does, but in a temporary folder. It is gone when this is
+    /// dropped.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let settings =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -30,12 +32,20 @@ impl Lab {
         Ok(Self { server })
     }
 
+    /// The server's socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.server.socket_dir().join(".s.PGSQL.5432")
+    }
+
     /// A migrated database without events.
     pub(crate) async fn database(&self, name: &str) -> anyhow::Result<Database> {
         self.server.create_database(name).await?;
         let url = self.server.url(name);
         let options: PgConnectOptions = url.parse()?;
-        let pool = PgPoolOptions::new().max_connections(20).connect_with(options).await?;
+        // Without a question to the server each time that a connection is taken: it would be measured with
+        // everything.
+        let pool =
+            PgPoolOptions::new().max_connections(20).test_before_acquire(false).connect_with(options).await?;
         EventStore::new(pool.clone()).migrate().await?;
         Ok(Database { url, pool })
     }
@@ -68,7 +78,8 @@ impl Database {
         sqlx::query_scalar(AssertSqlSafe(sql.clone())).fetch_one(&self.pool).await.context(sql)
     }
 
-    /// The cursor behind the event at a position, in a log made by [`seed`](Self::seed) alone; 0 is the start.
+    /// The cursor behind the event at a position, in a log made by [`seed`](Self::seed) alone; 0 is the
+    /// start.
     pub(crate) async fn cursor_at(&self, position: i64) -> anyhow::Result<Cursor> {
         let sql =
             format!("select transaction_id::text::bigint from es_events where global_position = {position}");
@@ -76,8 +87,9 @@ impl Database {
         Ok(Cursor::from((stamp.unsigned_abs(), position)))
     }
 
-    /// Appends so many events of a category, over so many accounts in no order: three deposits to a withdrawal. Then
-    /// leaves the server as one that has been up for a while: statistics known, nothing left to write.
+    /// Appends so many events of a category, over so many accounts in no order: three deposits to a
+    /// withdrawal. Then leaves the server as one that has been up for a while: statistics known, nothing left
+    /// to write.
     pub(crate) async fn seed(&self, category: &str, events: i64, accounts: i64) -> anyhow::Result<()> {
         tracing::info!("appending {events} events of category {category}");
         let mut first = 1;
@@ -87,10 +99,11 @@ impl Database {
                 "select es_append_many(array_agg(stream), array_agg($1), array_agg(kind), array_agg(data),
                                        array_agg('{}'::jsonb), array_agg(gen_random_uuid()))
                  from (select $1 || '-' || (hashint8(i) & 2147483647) % $2 as stream, kind,
-                              jsonb_build_object('type', kind, 'cents', 100 + i % 900, 'reference', 'transfer ' || i)
-                              as data
+                              jsonb_build_object('type', kind, 'cents', 100 + i % 900,
+                                                 'reference', 'transfer ' || i) as data
                        from generate_series($3, $4) i
-                       cross join lateral (select case when i % 4 = 0 then 'Withdrawn' else 'Deposited' end) k (kind)
+                       cross join lateral (values (case i % 4 when 0 then 'Withdrawn'
+                                                               else 'Deposited' end)) k (kind)
                        order by i) given",
             )
             .bind(category)
@@ -106,14 +119,16 @@ impl Database {
         self.execute("checkpoint").await
     }
 
-    /// Runs a daemon until a subscription is live, and ends it; says how long that took from taking the lease.
-    pub(crate) async fn catch_up(&self, daemon: Daemon, subscription: &str) -> anyhow::Result<Duration> {
+    /// Runs a daemon until a subscription is live, and ends it.
+    pub(crate) async fn catch_up(&self, daemon: Daemon, subscription: &str) -> anyhow::Result<CaughtUp> {
         watch::forget(subscription);
         let cancel = CancellationToken::new();
         let guard = cancel.clone().drop_guard();
         let mut running = tokio::spawn(daemon.run(self.pool.clone(), cancel.clone()));
-        let took = tokio::select! {
-            took = tokio::time::timeout(PATIENCE, watch::caught_up(subscription)) => took.context("it takes too long")?,
+        let caught_up = tokio::select! {
+            caught_up = tokio::time::timeout(PATIENCE, watch::caught_up(subscription)) => {
+                caught_up.context("it takes too long")?
+            }
             ended = &mut running => {
                 ended??;
                 anyhow::bail!("the daemon ended by itself");
@@ -121,7 +136,7 @@ impl Database {
         };
         drop(guard);
         running.await??;
-        Ok(took)
+        Ok(caught_up)
     }
 }
 

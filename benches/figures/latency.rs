@@ -1,10 +1,10 @@
 //! Latency: from the answer to an append until a read model shows it.
 //!
-//! Writers append at a steady rate, whether or not earlier appends have been answered in time. An observer on a connection
-//! of its own asks the read models about every millisecond for what is new; the moment at which its answer is here counts
-//! as the moment of being visible, so the pause and the way of the answer are in the figure. With many projections the
-//! observer looks at five of them, evenly spread: looking at all would be most of the load. Daemon, writers and observer
-//! share a process and its clock.
+//! Writers append at a steady rate, whether or not earlier appends have been answered in time. An observer on
+//! a connection of its own asks the read models about every millisecond for what is new; the moment at which
+//! its answer is here counts as the moment of being visible, so the pause and the way of the answer are in
+//! the figure. With many projections the observer looks at five of them, evenly spread: looking at all would
+//! be most of the load. Daemon, writers and observer share a process and its clock.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -146,7 +146,8 @@ async fn append(store: &EventStore, time: Duration) -> anyhow::Result<Moments> {
     Ok(all)
 }
 
-/// Looks at these projections again and again, until everything is written and nothing new has come for a while.
+/// Looks at these projections again and again, until everything is written and nothing new has come for a
+/// while.
 async fn observe(
     mut conn: PgConnection,
     projections: Vec<usize>,

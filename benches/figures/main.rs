@@ -6,11 +6,13 @@
 //! $ cargo bench -- --markdown                    # the rows of the README
 //! ```
 //!
-//! Everything runs on a PostgreSQL of its own, as `foldd run --embedded` starts it, with fsync on. A run measures a
-//! figure and its baselines one after the other, and the next run does so again: a machine that slows down meanwhile
-//! slows down all of them. What is printed are medians, of figures and of the ratios within a run.
+//! Everything runs on a PostgreSQL of its own, as `foldd run --embedded` starts it, with fsync on. A run
+//! measures a figure and its baselines one after the other, and the next run does so again: a machine that
+//! slows down meanwhile slows down all of them. What is printed are medians, of figures and of the ratios
+//! within a run.
 //!
-//! Without `--bench`, which cargo adds to `cargo bench`, one tiny run of everything only shows that it still works.
+//! Without `--bench`, which cargo adds to `cargo bench`, one tiny run of everything only shows that it still
+//! works.
 
 mod account;
 mod append;
@@ -90,10 +92,15 @@ struct Extent {
 }
 
 impl Extent {
-    /// So many of this many, at least a few.
-    #[expect(clippy::cast_possible_truncation, reason = "clamped, and numbers of events are far below 2^53")]
+    /// So many of this many.
+    #[expect(clippy::cast_possible_truncation, reason = "what is counted here is far below 2^53")]
+    fn share(self, full: i64) -> i64 {
+        (full as f64 * self.scale) as i64
+    }
+
+    /// So many events, at least a page.
     fn events(self, full: i64) -> i64 {
-        ((full as f64 * self.scale) as i64).max(1_000)
+        self.share(full).max(1_000)
     }
 
     /// How long something that is measured by time goes on: a smoke run does not wait.

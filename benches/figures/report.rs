@@ -1,4 +1,5 @@
-//! What was measured, beside what it was measured against: as a table, as JSON, and as the rows of the README.
+//! What was measured, beside what it was measured against: as a table, as JSON, and as the rows of the
+//! README.
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
@@ -239,9 +240,16 @@ impl Report {
     }
 }
 
-/// The middle one of the samples.
+/// The middle one of the samples, or between the two that are.
 pub(crate) fn median(samples: &[f64]) -> f64 {
-    quantile(samples, 0.5)
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let half = sorted.len() / 2;
+    match sorted.len() {
+        0 => 0.0,
+        length if length.is_multiple_of(2) => f64::midpoint(sorted[half - 1], sorted[half]),
+        _ => sorted[half],
+    }
 }
 
 /// The sample below which this share of them lies; 0 of none.

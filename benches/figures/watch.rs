@@ -1,4 +1,5 @@
-//! When a subscription took its lease and when it went live: read off the engine's own log, at no cost to what is measured.
+//! When a subscription took its lease, how long its pages took, when it went live: read off the engine's own
+//! log, at no cost to what is measured.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -18,6 +19,19 @@ use tracing_subscriber::{EnvFilter, Layer};
 struct Moments {
     taken: Option<Instant>,
     live: Option<Instant>,
+    /// When the last batch ended.
+    batch: Option<Instant>,
+    /// Events of the largest page, and the time since the batch before it.
+    largest: (i64, Duration),
+}
+
+/// How a subscription caught up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CaughtUp {
+    /// From the lease to being live.
+    pub(crate) took: Duration,
+    /// Events of its largest page, and how long that alone took.
+    pub(crate) largest: (i64, Duration),
 }
 
 static SEEN: Mutex<Option<HashMap<String, Moments>>> = Mutex::new(None);
@@ -38,13 +52,13 @@ pub(crate) fn forget(subscription: &str) {
     seen().get_or_insert_default().remove(subscription);
 }
 
-/// Waits until a subscription is live; from its lease to that moment.
-pub(crate) async fn caught_up(subscription: &str) -> Duration {
+/// Waits until a subscription is live.
+pub(crate) async fn caught_up(subscription: &str) -> CaughtUp {
     loop {
         let changed = CHANGED.notified();
         let moments = seen().get_or_insert_default().get(subscription).copied().unwrap_or_default();
-        if let Moments { taken: Some(taken), live: Some(live) } = moments {
-            return live - taken;
+        if let Moments { taken: Some(taken), live: Some(live), largest, .. } = moments {
+            return CaughtUp { took: live - taken, largest };
         }
         changed.await;
     }
@@ -62,9 +76,18 @@ impl<S: Subscriber> Layer<S> for Watch {
         event.record(&mut fields);
         let mut seen = seen();
         let moments = seen.get_or_insert_default().entry(fields.subscription).or_default();
+        let now = Instant::now();
         match (fields.message.as_str(), fields.to.as_str()) {
-            ("lease taken", _) => moments.taken = Some(Instant::now()),
-            ("phase", "live") => moments.live = Some(Instant::now()),
+            ("lease taken", _) => moments.taken = Some(now),
+            ("batch committed", _) => {
+                if let Some(before) = moments.batch.replace(now).or(moments.taken)
+                    && fields.scanned > moments.largest.0
+                {
+                    moments.largest = (fields.scanned, now - before);
+                }
+                return;
+            }
+            ("phase", "live") => moments.live = Some(now),
             _ => return,
         }
         drop(seen);
@@ -78,6 +101,7 @@ struct Fields {
     message: String,
     subscription: String,
     to: String,
+    scanned: i64,
 }
 
 impl Visit for Fields {
@@ -86,6 +110,12 @@ impl Visit for Fields {
             "subscription" => value.clone_into(&mut self.subscription),
             "to" => value.clone_into(&mut self.to),
             _ => {}
+        }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        if field.name() == "scanned" {
+            self.scanned = value;
         }
     }
 

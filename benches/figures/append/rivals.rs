@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use crate::lab::Database;
 
-/// Appends as many stores do: a transaction, a statement that moves the stream's version, and one for each event. Into the
-/// same tables, whose defaults do the rest. Returns the new version.
+/// Appends as many stores do: a transaction, a statement that moves the stream's version, and one for each
+/// event. Into the same tables, whose defaults do the rest. Returns the new version.
 pub(super) async fn append<E: EventData>(
     pool: &PgPool,
     stream_id: &str,
@@ -31,7 +31,8 @@ pub(super) async fn append<E: EventData>(
         .await?
     } else {
         sqlx::query(
-            "update es_streams set stream_version = $1, updated_at = now() where stream_id = $2 and stream_version = $3",
+            "update es_streams set stream_version = $1, updated_at = now()
+             where stream_id = $2 and stream_version = $3",
         )
         .bind(version)
         .bind(stream_id)
@@ -42,7 +43,8 @@ pub(super) async fn append<E: EventData>(
     ensure!(moved.rows_affected() == 1, "stream {stream_id} is not at version {expected}");
     for (event, version) in events.iter().zip(expected + 1..) {
         sqlx::query(
-            "insert into es_events (stream_id, stream_category, stream_version, event_type, data, metadata, event_id)
+            "insert into es_events (stream_id, stream_category, stream_version, event_type, data, metadata,
+                                    event_id)
              values ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(stream_id)
@@ -59,8 +61,9 @@ pub(super) async fn append<E: EventData>(
     Ok(version)
 }
 
-/// Appends in the server alone, each in a transaction of its own that nobody waits for, with `es_append` and with a copy
-/// of it that has neither stamp nor floor nor lock; microseconds an append, in this order. Small turns, one after the other.
+/// Appends in the server alone, each in a transaction of its own that nobody waits for, with `es_append` and
+/// with a copy of it that has neither stamp nor floor nor lock; microseconds an append, in this order. Small
+/// turns, one after the other.
 pub(super) async fn cost_of_the_stamp(database: &Database, appends: i64) -> anyhow::Result<(f64, f64)> {
     const TURNS: i64 = 10;
 
@@ -84,7 +87,8 @@ pub(super) async fn cost_of_the_stamp(database: &Database, appends: i64) -> anyh
         // A procedure may commit, so a loop in it measures transactions without a client.
         database
             .execute(&format!(
-                "create or replace procedure plain.append_to_{schema}(prefix text, appends bigint) language plpgsql as $$
+                "create or replace procedure plain.append_to_{schema}(prefix text, appends bigint)
+                 language plpgsql as $$
                  begin
                      for i in 1..appends loop
                          perform {schema}.es_append(prefix || i % 500, 'account', null, array['Deposited'],

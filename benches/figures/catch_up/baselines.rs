@@ -1,4 +1,5 @@
-//! What the read model costs elsewhere: a statement an event, a statement a page, and one statement for everything.
+//! What the read model costs elsewhere: a statement an event, a statement a page, and one statement for
+//! everything.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,8 +26,9 @@ pub(super) enum Apply {
 /// An event as a baseline reads it, no more than it needs: stamp, position, stream, data.
 type Row = (i64, i64, String, Json<AccountEvent>);
 
-/// Folds the category from its start in pages of a thousand, each read, applied and checkpointed in one transaction,
-/// until it is done or the time is over; events a second. It reads its pages in the best known way, as foldd does.
+/// Folds the category from its start in pages of a thousand, each read, applied and checkpointed in one
+/// transaction, until it is done or the time is over; events a second. It reads its pages in the best known
+/// way, as foldd does.
 pub(super) async fn in_client(
     database: &Database,
     category: &str,
@@ -37,7 +39,7 @@ pub(super) async fn in_client(
         .execute(
             "drop schema if exists rival cascade; create schema rival;
              create table rival.balance (account text primary key, cents bigint not null);
-             create table rival.checkpoint (id int primary key, stamp bigint not null, position bigint not null);
+             create table rival.checkpoint (id int primary key, stamp bigint, position bigint);
              insert into rival.checkpoint values (1, 0, 0)",
         )
         .await?;
@@ -61,7 +63,8 @@ async fn page(conn: &mut PgConnection, category: &str, apply: Apply) -> anyhow::
             .fetch_one(&mut *tx)
             .await?;
     let page: Vec<Row> = sqlx::query_as(
-        "select transaction_id::text::bigint as stamp, global_position as position, stream_id, data from es_events
+        "select transaction_id::text::bigint as stamp, global_position as position, stream_id, data
+         from es_events
          where (stream_category, transaction_id, global_position) > ($1, $2::text::xid8, $3)
            and (stream_category, transaction_id) < ($1, pg_snapshot_xmin(pg_current_snapshot()))
          order by stream_category, transaction_id, global_position limit $4",
@@ -126,7 +129,8 @@ pub(super) async fn at_once(database: &Database, category: &str, events: i64) ->
         )
         .await?;
     let sql = format!(
-        "insert into rival.balance select {CHANGES} from es_events where stream_category = $1 group by stream_id"
+        "insert into rival.balance select {CHANGES} from es_events
+         where stream_category = $1 group by stream_id"
     );
     let started = Instant::now();
     sqlx::query(AssertSqlSafe(sql)).bind(category).execute(&database.pool).await?;

@@ -1,7 +1,9 @@
-//! Catch-up: how fast a read model is folded from the start of the log, by the engine as it runs in production.
+//! Catch-up: how fast a read model is folded from the start of the log, by the engine as it runs in
+//! production.
 //!
-//! Timed from the lease to the moment when the subscription is live: reading, deciding page sizes, fencing, checkpoints
-//! and the count of the backlog included. The result is compared with the sum of the log each time.
+//! Timed from the lease to the moment when the subscription is live: reading, deciding page sizes, fencing,
+//! checkpoints and the count of the backlog included. The result is compared with the sum of the log each
+//! time.
 
 mod baselines;
 
@@ -13,6 +15,7 @@ use foldd::Daemon;
 use crate::account::{in_rust, in_sql, on_batch, on_event};
 use crate::lab::{Database, Lab, rate};
 use crate::report::{Aim, Figure};
+use crate::watch::CaughtUp;
 use crate::{Extent, account};
 use baselines::{Apply, at_once, in_client};
 
@@ -32,6 +35,7 @@ struct Samples {
     on: Vec<f64>,
     on_stale: Vec<f64>,
     batch: Vec<f64>,
+    batch_far_behind: Vec<f64>,
     rust: Vec<f64>,
     hot_event_by_event: Vec<f64>,
     hot_on: Vec<f64>,
@@ -65,7 +69,9 @@ pub(crate) async fn measure(extent: Extent) -> anyhow::Result<Vec<Figure>> {
         samples.rust.push(ours.fold(in_rust(&name, "account"), &name).await?);
         samples.at_once.push(at_once(&database, "account", events).await?);
         let name = format!("batch_{run}");
-        samples.batch.push(ours.fold(in_sql(&name, &on_batch("account")), &name).await?);
+        let (whole, largest_page) = ours.fold_in_pages(in_sql(&name, &on_batch("account")), &name).await?;
+        samples.batch.push(whole);
+        samples.batch_far_behind.push(largest_page);
         let hot = Ours { events: hot_events, category: "hot", ..ours };
         samples.hot_event_by_event.push(in_client(&database, "hot", Apply::EventByEvent, time / 4).await?);
         let name = format!("hot_{run}");
@@ -86,7 +92,13 @@ struct Ours<'a> {
 impl Ours<'_> {
     /// Lets a daemon catch up with the category, and looks whether the result is right; events a second.
     async fn fold(&self, daemon: Daemon, name: &str) -> anyhow::Result<f64> {
-        let took = self.database.catch_up(daemon, &format!("{name}@1")).await?;
+        Ok(self.fold_in_pages(daemon, name).await?.0)
+    }
+
+    /// The same; events a second over all, and in the largest page alone.
+    async fn fold_in_pages(&self, daemon: Daemon, name: &str) -> anyhow::Result<(f64, f64)> {
+        let CaughtUp { took, largest: (page, page_took) } =
+            self.database.catch_up(daemon, &format!("{name}@1")).await?;
         let sum = self.database.number(&format!("select sum(cents) from {name}.balance")).await?;
         let wanted = format!(
             "select sum(sum) from (select {} from es_events where stream_category = '{}' group by 1) given",
@@ -95,9 +107,11 @@ impl Ours<'_> {
         );
         ensure!(sum == self.database.number(&wanted).await?, "the balances of {name} are wrong");
         self.database.execute(&format!("truncate {name}.balance")).await?;
-        let rate = rate(self.events, took);
-        tracing::info!("  {name}: {rate:.0} events/s");
-        Ok(rate)
+        let (whole, largest_page) = (rate(self.events, took), rate(page, page_took));
+        tracing::info!(
+            "  {name}: {whole:.0} events/s, its largest page of {page} {largest_page:.0} events/s"
+        );
+        Ok((whole, largest_page))
     }
 }
 
@@ -115,6 +129,8 @@ impl Samples {
             on("`@on`, every event on one row", &self.hot_on, &self.hot_event_by_event),
             figure("`@batch`, one upsert a page", &self.batch)
                 .times(arrays, &self.arrays, Some(Aim::AtLeast(2.0)))
+                .share(limit, &self.at_once, None),
+            figure("`@batch`, its largest page: how it goes on while far behind", &self.batch_far_behind)
                 .share(limit, &self.at_once, Some(Aim::AtLeast(0.4))),
             figure("Rust handler, one upsert a page", &self.rust).times(
                 arrays,
