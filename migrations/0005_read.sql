@@ -283,6 +283,59 @@ begin
 end
 $$;
 
+-- How far one page goes, without its events: how many they are, how old the first one is, where the last one
+-- stands. Counts what es_read_after returns for the same arguments, in the same order, without carrying it.
+create function es_extent_after(
+    categories text[], after_transaction_id xid8, after_position bigint, max_events bigint,
+    horizon xid8 default null, max_bytes bigint default null,
+    out events bigint, out oldest timestamptz, out transaction_id xid8, out global_position bigint)
+language plpgsql stable
+set search_path from current
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    category text := case cardinality(categories) when 1 then categories[1] end;
+    bytes    bigint;
+    last     bigint[];
+begin
+    horizon := coalesce(es_extent_after.horizon, es_horizon());
+    if category is not null then
+        select count(*), min(page.created_at), sum(page.bytes) into events, oldest, bytes
+        from (select e.created_at, pg_column_size(e.data) + pg_column_size(e.metadata) as bytes
+              from es_events e
+              where (e.stream_category, e.transaction_id, e.global_position)
+                      > (category, es_extent_after.after_transaction_id, es_extent_after.after_position)
+                and (e.stream_category, e.transaction_id) < (category, es_extent_after.horizon)
+              order by e.stream_category, e.transaction_id, e.global_position
+              limit es_extent_after.max_events) page;
+    end if;
+    -- Several categories are merged in order, and a bound of bytes is found event by event.
+    if category is null or bytes > es_extent_after.max_bytes then
+        select count(*), min(page.created_at),
+               max(array[page.transaction_id::text::bigint, page.global_position])
+        into events, oldest, last
+        from es_read_after(es_extent_after.categories, es_extent_after.after_transaction_id,
+                           es_extent_after.after_position, es_extent_after.max_events, es_extent_after.horizon,
+                           es_extent_after.max_bytes) page;
+        transaction_id := last[1]::text::xid8;
+        global_position := last[2];
+        return;
+    elsif events = 0 then
+        return;
+    end if;
+    select e.transaction_id, e.global_position into transaction_id, global_position from es_events e
+    where (e.stream_category, e.transaction_id, e.global_position)
+            > (category, es_extent_after.after_transaction_id, es_extent_after.after_position)
+      and (e.stream_category, e.transaction_id) < (category, es_extent_after.horizon)
+    order by e.stream_category, e.transaction_id, e.global_position
+    offset es_extent_after.events - 1 limit 1;
+end
+$$;
+
+comment on function es_extent_after(text[], xid8, bigint, bigint, xid8, bigint) is
+    'How far a page of es_read_after goes: its number of events, the oldest, the cursor of the last one.';
+
 -- How many events of these categories (null: all) lie after the cursor and below the horizon.
 create function es_count_after(
     categories text[], after_transaction_id xid8, after_position bigint, horizon xid8 default null) returns bigint

@@ -107,13 +107,25 @@ begin
             language plpgsql stable rows %2$s
             set search_path from current
             as $$
+            declare
+                categories text[] := nullif(current_setting('foldd.categories'), '');
             begin
-                return query select * from es_read_after(
-                    nullif(current_setting('foldd.categories'), '')::text[],
-                    current_setting('foldd.after_transaction_id')::xid8,
-                    current_setting('foldd.after_position')::bigint,
-                    current_setting('foldd.page_events')::bigint,
-                    current_setting('foldd.horizon')::xid8);
+                -- es_read_after would do for both, and would pass every event on once more.
+                if cardinality(categories) = 1 then
+                    return query select * from es_read_category_after(
+                        categories[1],
+                        current_setting('foldd.after_transaction_id')::xid8,
+                        current_setting('foldd.after_position')::bigint,
+                        current_setting('foldd.page_events')::bigint,
+                        current_setting('foldd.horizon')::xid8);
+                else
+                    return query select * from es_read_after(
+                        categories,
+                        current_setting('foldd.after_transaction_id')::xid8,
+                        current_setting('foldd.after_position')::bigint,
+                        current_setting('foldd.page_events')::bigint,
+                        current_setting('foldd.horizon')::xid8);
+                end if;
             end
             $$
         $create$, home.name, home.announced);

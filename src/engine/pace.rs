@@ -8,6 +8,9 @@ const SMALLEST: i64 = 125;
 const FIRST: usize = 3;
 /// A larger page must fold so much faster than a smaller one to be worth its size.
 const WORTHWHILE: f64 = 1.05;
+/// A size that was never tried is tried while the one below it is not much slower than the fastest: where a
+/// page costs by the rows that it touches and not by its events, rates stand still for a while, then rise.
+const PLATEAU: f64 = 1.25;
 /// One batch in so many tries a neighbouring size.
 const TRY_EVERY: u32 = 8;
 
@@ -46,7 +49,10 @@ impl Pace {
     pub(crate) fn page(&self, target: Duration) -> i64 {
         let rate = self.rates[self.at];
         let fits = if rate > 0.0 { rate * target.as_secs_f64() } else { size(FIRST) as f64 };
-        let page = size(self.next).min(fits.min(self.most as f64) as i64).clamp(1, self.most);
+        let next = size(self.next);
+        // What does not fit is cut to what does, but only where larger is better.
+        let page = if next as f64 <= fits || self.next <= self.at + 1 { next } else { size(self.at) };
+        let page = page.min(fits.min(self.most as f64) as i64).clamp(1, self.most);
         self.hunted.map_or(page, |hunted| page.min(hunted))
     }
 
@@ -83,8 +89,9 @@ impl Pace {
         self.at = self.rates.iter().position(about).unwrap_or(self.at);
         self.batches = self.batches.wrapping_add(1);
         let larger = (self.at + 1).min(self.rates.len() - 1);
-        self.next = if self.rates[larger] == 0.0 {
-            larger
+        let tried = self.rates.iter().rposition(|rate| *rate > 0.0).unwrap_or(self.at);
+        self.next = if tried + 1 < self.rates.len() && self.rates[tried] * PLATEAU >= fastest {
+            tried + 1
         } else if !self.batches.is_multiple_of(TRY_EVERY) {
             self.at
         } else if (self.batches / TRY_EVERY).is_multiple_of(2) {
@@ -120,6 +127,14 @@ mod tests {
     fn pages_grow_while_larger_ones_are_faster() {
         let page = settle(&mut Pace::new(400_000), SECOND, |n| 0.002 + n / 500_000.0);
         assert!(page > 5_000, "a fixed cost of 2 ms is worth larger pages than {page}");
+    }
+
+    #[test]
+    fn a_plateau_does_not_hide_what_comes_behind_it() {
+        // An upsert a page: its rows are the events, until they are all the 20,000 accounts.
+        let rows = |n: f64| 20_000.0 * (1.0 - (-n / 20_000.0).exp());
+        let page = settle(&mut Pace::new(400_000), SECOND, |n| n / 1_000_000.0 + rows(n) / 250_000.0);
+        assert!(page > 200_000, "{page} events still touch most accounts each time");
     }
 
     #[test]

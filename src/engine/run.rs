@@ -6,9 +6,8 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
-use super::backlog::Backlog;
-use super::backlog::View;
-use super::batch::{self, Bounds, Committed, Program};
+use super::backlog::{Backlog, View};
+use super::batch::{self, Body, Bounds, Committed, Program};
 use super::build::Ready;
 use super::failure::Fault;
 use super::machine::{Action, Directive, Input, Phase, step};
@@ -26,6 +25,9 @@ use crate::store;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How long a subscription waits whose lease this process does not trust any more.
 const DISTRUST: Duration = Duration::from_millis(100);
+/// The largest page of a Rust handler, in events: such a page is held in this process's memory, at half a
+/// kilobyte an event beside its data.
+const HOSTED_PAGE: i64 = 64_000;
 /// From this page size on, the planner is told that the page is large.
 const BULK_PAGE: i64 = 20_000;
 
@@ -86,6 +88,10 @@ impl Subscription {
     /// A subscription at the start of its life in this process.
     pub(crate) fn new(ready: Ready, terms: &Terms) -> Self {
         let metrics = Arc::new(SubscriptionMetrics::new(&ready.name, ready.version, 0));
+        let most = match &ready.program.body {
+            Body::Sql { .. } => terms.max_page_events,
+            Body::Rust(_) => terms.max_page_events.min(HOSTED_PAGE),
+        };
         let report = Report {
             phase: Phase::Standby,
             trouble: ready.notice.clone(),
@@ -105,7 +111,7 @@ impl Subscription {
             backlog: None,
             got_on: false,
             deadline: terms.batch_timeout,
-            pace: Pace::new(terms.max_page_events),
+            pace: Pace::new(most),
             backoff: Backoff::default(),
             scanned: 0,
             trouble: None,

@@ -156,7 +156,6 @@ declare
     _foldd_skipped     bigint := 0;
     _foldd_oldest      timestamptz;
     _foldd_at_event    boolean := false;
-    _foldd_last        bigint[];
     _foldd_outcome     foldd.es_outcome;
 begin
     perform set_config('search_path', foldd.es_enter(
@@ -189,13 +188,13 @@ begin
             self.text,
             "    begin
         for event in
-            select * from {store}.es_read_after({categories}, _foldd_from_xid, _foldd_from_position,
-                                                _foldd_max_events, _foldd_horizon, _foldd_max_bytes)
+            select * from {store}.{reader}_foldd_from_xid, _foldd_from_position,
+                _foldd_max_events, _foldd_horizon, _foldd_max_bytes)
         loop
             _foldd_at_event := true;
             case event.event_type
 ",
-            categories = array_literal(categories),
+            reader = reader(categories),
         );
         for entry in entries {
             let types: Vec<_> = entry.types.iter().map(|kind| quote_literal(&kind.name)).collect();
@@ -234,10 +233,10 @@ begin
             set_config('foldd.after_transaction_id', _foldd_from_xid::text, true),
             set_config('foldd.after_position', _foldd_from_position::text, true),
             set_config('foldd.horizon', _foldd_horizon::text, true);
-    select count(*), min(page.created_at), max(array[page.transaction_id::text::bigint, page.global_position])
-    into _foldd_scanned, _foldd_oldest, _foldd_last
-    from {store}.es_read_after({categories}, _foldd_from_xid, _foldd_from_position,
-                               _foldd_max_events, _foldd_horizon, _foldd_max_bytes) page;
+    select page.events, page.oldest, page.transaction_id, page.global_position
+    into _foldd_scanned, _foldd_oldest, _foldd_xid, _foldd_position
+    from {store}.es_extent_after({categories}, _foldd_from_xid, _foldd_from_position,
+                                 _foldd_max_events, _foldd_horizon, _foldd_max_bytes) page;
     if _foldd_scanned > 0 then
     begin
         perform set_config('foldd.page_events', _foldd_scanned::text, true);
@@ -248,12 +247,10 @@ begin
             self.statement(entry);
         }
         self.push(
-            "        _foldd_xid := _foldd_last[1]::text::xid8;
-        _foldd_position := _foldd_last[2];
-        _foldd_applied := _foldd_position;
+            "        _foldd_applied := _foldd_position;
         set constraints all immediate;",
         );
-        self.on_failure("case when _foldd_scanned = 1 then _foldd_last[2] end");
+        self.on_failure("case when _foldd_scanned = 1 then _foldd_position end");
         self.push("    end if;");
     }
 
@@ -293,6 +290,18 @@ begin
 end
 "
         );
+    }
+}
+
+/// The page reader of these categories, and the beginning of its arguments. The one for any categories would
+/// pass every event on once more.
+fn reader(categories: &Categories) -> String {
+    match categories {
+        Categories::All => "es_read_all_after(".to_owned(),
+        Categories::Listed(names) => match names.as_slice() {
+            [one] => format!("es_read_category_after({}, ", quote_literal(one)),
+            _ => format!("es_read_category_after({}, ", array_literal(categories)),
+        },
     }
 }
 

@@ -204,8 +204,13 @@ pub(crate) async fn read_page<'c>(
     after: Cursor,
     limit: i64,
 ) -> Result<Vec<RecordedEvent>> {
-    let sql = concat!("select ", recorded_event!(), " from es_read_after($1, $2::xid8, $3, $4)");
-    Ok(sqlx::query_as(sql)
+    let one = concat!(
+        "select ",
+        recorded_event!(),
+        " from es_read_category_after(($1::text[])[1], $2::xid8, $3, $4)"
+    );
+    let any = concat!("select ", recorded_event!(), " from es_read_after($1, $2::xid8, $3, $4)");
+    Ok(sqlx::query_as(if categories.is_some_and(|names| names.len() == 1) { one } else { any })
         .bind(categories)
         .bind(after.transaction_id.to_string())
         .bind(after.global_position)
@@ -232,8 +237,10 @@ pub(crate) async fn read_page_in(
     page: Page<'_>,
     horizon: Horizon,
 ) -> sqlx::Result<Vec<RecordedEvent>> {
+    let one = page.categories.is_some_and(|names| names.len() == 1);
+    let reader = if one { "es_read_category_after(($1::text[])[1]" } else { "es_read_after($1" };
     let sql = format!(
-        "select {} from \"{}\".es_read_after($1, $2::xid8, $3, $4, $5::xid8, $6)",
+        "select {} from \"{}\".{reader}, $2::xid8, $3, $4, $5::xid8, $6)",
         recorded_event!(),
         store_schema.replace('"', "\"\"")
     );

@@ -43,6 +43,8 @@ fn calls(cursor: &str) -> Vec<Wanted> {
         all.push(several(format!("es_read_category_after(array['a', 'rare', 'b', 'missing'], {tail}"), 4));
         all.push(one(format!("es_read_after(null, {tail}"), BY_ORDER));
         all.push(one(format!("es_read_after(array['b'], {tail}"), BY_CATEGORY));
+        all.push(one(format!("es_extent_after(array['b'], {tail}"), BY_CATEGORY));
+        all.push(one(format!("es_extent_after(null, {tail}"), BY_ORDER));
     }
     all.push(Wanted {
         call: format!("es_read_after(array['rare'], {cursor}, 1)"),

@@ -137,6 +137,36 @@ async fn a_page_may_be_bounded_in_bytes() {
 }
 
 #[tokio::test]
+async fn the_extent_of_a_page_is_that_of_its_events() {
+    let world = World::new().await;
+    for nth in 0..6 {
+        let block: Vec<_> =
+            (0..7).map(|step| imported(&format!("{}-{step}", ["a", "b"][(nth + step) % 2]))).collect();
+        world.store().append_many(&block).await.expect("appended");
+    }
+    settled(&world).await;
+    // From every event on, for several categories, lengths and bounds in bytes: what the page has, counted.
+    let wrong = "
+        select string_agg(format('%s %s %s %s', given.categories, most, bytes, start.global_position), ', ')
+        from (values (null::text[]), (array['a']), (array['a', 'b']), (array['missing']), (array['a', 'a']))
+             as given (categories)
+        cross join (values (0), (1), (5), (100)) lengths (most)
+        cross join (values (null), (1), (100), (1000000)) bounds (bytes)
+        cross join (select transaction_id, global_position from es_events union all select '0', 0) start
+        cross join lateral es_extent_after(given.categories, start.transaction_id, start.global_position, most, null,
+                                           bytes) extent
+        cross join lateral (
+            select count(*) as events, min(created_at) as oldest,
+                   max(array[page.transaction_id::text::bigint, page.global_position]) as last
+            from es_read_after(given.categories, start.transaction_id, start.global_position, most, null,
+                               bytes) page
+        ) page
+        where (extent.events, extent.oldest, extent.transaction_id, extent.global_position)
+              is distinct from (page.events, page.oldest, page.last[1]::text::xid8, page.last[2])";
+    assert_eq!(world.value(wrong).await, "", "extents that are not those of their pages");
+}
+
+#[tokio::test]
 async fn a_stream_is_read_from_either_end() {
     let world = World::new().await;
     let store = world.store();
