@@ -75,7 +75,11 @@ fn projection() -> String {
 }
 
 /// Milliseconds of each event in each observed projection.
-async fn latencies(database: &Database, projections: usize, time: Duration) -> anyhow::Result<Vec<f64>> {
+pub(crate) async fn latencies(
+    database: &Database,
+    projections: usize,
+    time: Duration,
+) -> anyhow::Result<Vec<f64>> {
     let mut daemon = Daemon::new(Registry::new());
     for number in 0..projections {
         watch::forget(&format!("{}@1", name(number)));

@@ -18,6 +18,7 @@ mod account;
 mod append;
 mod at_rest;
 mod catch_up;
+mod hostage;
 mod lab;
 mod latency;
 mod page_cost;
@@ -68,6 +69,8 @@ enum Topic {
     Append,
     /// From an append to its effect
     Latency,
+    /// The same beside transactions that have nothing to do with it
+    Hostage,
     /// What a daemon costs while nothing happens
     AtRest,
     /// A page in a short log and in a long one
@@ -138,6 +141,7 @@ async fn measure(args: &Args, smoke: bool) -> anyhow::Result<Report> {
             Topic::Pages => pages::measure(extent).await?,
             Topic::Append => append::measure(extent).await?,
             Topic::Latency => latency::measure(extent).await?,
+            Topic::Hostage => hostage::measure(extent).await?,
             Topic::AtRest => at_rest::measure(extent).await?,
             Topic::PageCost => page_cost::measure(extent).await?,
         };
