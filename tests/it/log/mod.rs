@@ -6,6 +6,8 @@ mod adopt;
 mod aggregates;
 /// Appending through the library: expectations, versions, cursors, identities.
 mod append;
+/// The order inside a stream, attacked from all sides at once.
+mod attack;
 /// Appending from any language: refusals and their SQLSTATEs, privileges, round trips.
 mod contract;
 /// The proven horizon: who is gone past, and who never.
