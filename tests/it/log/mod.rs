@@ -36,6 +36,8 @@ mod scope;
 mod snapshots;
 /// Stamps never fall along a stream; the floor never falls at all.
 mod stamps;
+/// Readers under load, and how soon they see what was acknowledged.
+mod stress;
 /// Writers that know nothing but INSERT.
 mod writers;
 
