@@ -1,5 +1,7 @@
 //! One transaction that appends, in any of the ways there are, tried again until it gets through.
 
+use std::time::Duration;
+
 use fastrand::Rng;
 use foldd::ExpectedVersion::{self, Any, Exact, NoStream};
 use foldd::{Event, EventStoreError, ImportEvent};
@@ -41,8 +43,8 @@ const TRIES: u32 = 200;
 pub(in crate::log) struct Turn {
     door: Door,
     isolation: &'static str,
-    /// Writes to another table first, and so has its xid before it gets to the log.
-    is_early: bool,
+    /// Writes to another table first, and so has its xid for so long before it gets to the log.
+    early: Option<Duration>,
     /// Appends something after a savepoint and takes it back.
     has_second_thoughts: bool,
     /// Expects the version that it has read before, else any.
@@ -67,7 +69,7 @@ impl Turn {
             parts: numbers.into_iter().map(&mut part).collect(),
             door,
             isolation: ["read committed", "repeatable read", "serializable"][random.usize(..3)],
-            is_early: random.bool(),
+            early: random.bool().then(|| Duration::from_millis([0, 0, 5, 40][random.usize(..4)])),
             has_second_thoughts: random.u8(..4) == 0,
             is_exact: random.bool(),
             gives_up: random.u8(..8) == 0,
@@ -170,8 +172,9 @@ impl Turn {
     /// What comes before the events.
     async fn begin(&self, conn: &mut PgConnection) -> Result<(), EventStoreError> {
         execute(conn, &format!("set transaction isolation level {}", self.isolation)).await?;
-        if self.is_early {
+        if let Some(early) = self.early {
             execute(conn, "insert into beside values (1)").await?;
+            tokio::time::sleep(early).await;
         }
         if self.has_second_thoughts {
             let (stream, _) = &self.parts[0];
