@@ -76,8 +76,8 @@ pub(super) async fn cost_of_the_stamp(database: &Database, appends: i64) -> anyh
         ("FUNCTION public.es_append(", "FUNCTION plain.es_append("),
         ("lock table es_events in row exclusive mode;", ""),
         ("greatest(excluded.last_transaction_id, s.last_transaction_id)", "pg_current_xact_id()"),
-        ("greatest(es_stamp(), s.last_transaction_id)", "pg_current_xact_id()"),
-        ("es_stamp()", "pg_current_xact_id()"),
+        ("greatest(es_next_stamp(), s.last_transaction_id)", "pg_current_xact_id()"),
+        ("es_next_stamp()", "pg_current_xact_id()"),
     ] {
         ensure!(plain.contains(with), "es_append has changed: there is no {with:?} in it to leave out");
         plain = plain.replace(with, without);
