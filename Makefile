@@ -29,8 +29,8 @@ lint: ## let clippy read all of it, as `make test` does
 doc: ## build the library's documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
-bench: setup ## measure
-	cargo bench
+bench: setup ## measure, each figure beside its baselines; ARGS go to it: ARGS='catch-up --scale 0.1'
+	cargo bench $(if $(ARGS),-- $(ARGS))
 
 clean: ## remove what was built
 	cargo clean

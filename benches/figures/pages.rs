@@ -11,7 +11,7 @@ use crate::Extent;
 use crate::lab::{Database, Lab, rate};
 use crate::report::{Aim, Figure};
 
-const EVENTS: i64 = 500_000;
+const EVENTS: i64 = 800_000;
 const ACCOUNTS: i64 = 20_000;
 /// Events a page.
 const PAGE: i64 = 1_000;

@@ -83,7 +83,7 @@ impl Figure {
     }
 
     fn text(&self) -> String {
-        format!("{} {}", number(median(&self.samples)), self.unit)
+        format!("{} {}", number(median(&self.samples)), self.unit).trim_end().to_owned()
     }
 
     fn spread(&self) -> String {
@@ -265,6 +265,9 @@ pub(crate) fn quantile(samples: &[f64], share: f64) -> f64 {
 /// Three digits where they say something, thousands apart.
 #[expect(clippy::cast_possible_truncation, reason = "numbers to print are far below 2^53")]
 fn number(value: f64) -> String {
+    if value < 100.0 && value.fract() == 0.0 {
+        return format!("{value:.0}");
+    }
     if value < 10.0 {
         return format!("{value:.2}");
     }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::io::IsTerminal;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ static CHANGED: Notify = Notify::const_new();
 pub(crate) fn begin() {
     let said = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .with_filter(EnvFilter::new("error,figures=info"));
     let watched = Watch.with_filter(EnvFilter::new("foldd::engine::run=debug"));
