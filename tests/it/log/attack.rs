@@ -86,7 +86,8 @@ async fn no_writer_of_any_kind_breaks_the_order_of_a_stream() {
     }
     assert_ordered(&world).await;
     let falls = "select count(*) from (
-        select transaction_id < lag(transaction_id) over (partition by stream_id order by stream_version) as falls
+        select transaction_id < lag(transaction_id)
+                   over (partition by stream_id order by stream_version) as falls
         from es_events) walked where falls";
     assert_eq!(world.value(falls).await, "0", "stamps that fall along a stream");
     assert_kept(&world, acknowledged).await;

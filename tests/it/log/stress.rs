@@ -1,7 +1,8 @@
-//! Readers under load: two daemons that raise floors at once, and a reader of the library, beside writers of all kinds and
-//! transactions that have nothing to do with the log and stay open.
+//! Readers under load: two daemons that raise floors at once, and a reader of the library, beside writers
+//! of all kinds and transactions that have nothing to do with the log and stay open.
 //!
-//! Short by default; `FOLDD_STRESS_SECONDS=60` writes for so long at each tier, and lets transactions stay open longer.
+//! Short by default; `FOLDD_STRESS_SECONDS=60` writes for so long at each tier, and lets transactions stay
+//! open longer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ const AUDIT: &str = "/* foldd\nversion = 1\ncategories = [\"account\"]\n*/\n-- @
                        version bigint, event_id uuid);\n\
     -- @on Credited\n\
     insert into seen (stamp, position, stream, version, event_id)\n\
-    values (event.transaction_id, event.global_position, event.stream_id, event.stream_version, event.event_id);\n";
+    values (event.transaction_id, event.global_position, event.stream_id, event.stream_version,\n\
+            event.event_id);\n";
 
 /// When something came to be known of an event.
 type Times = HashMap<Uuid, Instant>;
@@ -124,7 +126,8 @@ async fn insert(world: Arc<World>, writer: u64, until: Instant) -> Times {
         let id = Uuid::new_v4();
         let row = if version == 1 {
             format!(
-                "insert into es_streams (stream_id, stream_category, stream_version) values ('{stream}', 'account', 1)"
+                "insert into es_streams (stream_id, stream_category, stream_version)
+                 values ('{stream}', 'account', 1)"
             )
         } else {
             format!("update es_streams set stream_version = {version} where stream_id = '{stream}'")

@@ -1,8 +1,9 @@
 //! The stamp protocol in every order in which its steps can happen.
 //!
-//! PostgreSQL is made of few parts here: xids, the array of running transactions, the lock table, the floor, the rows.
-//! `appender` has programs of small steps, as the server takes them; `watcher` those of the readers; `explore` lets
-//! any of them go first, each time. A *plan* says who takes part. All along it is checked that
+//! PostgreSQL is made of few parts here: xids, the array of running transactions, the lock table, the
+//! floor, the rows. `appender` has programs of small steps, as the server takes them; `watcher` those of
+//! the readers; `explore` lets any of them go first, each time. A *plan* says who takes part. All along it
+//! is checked that
 //!
 //! - no event becomes visible below a horizon that a reader has read up to,
 //! - a reader gets every event once, versions 1, 2, 3 … along each stream, in (stamp, position) order,
@@ -10,8 +11,8 @@
 //!
 //! Each mistake that the protocol could contain is planted once, and must be caught.
 //!
-//! Not in the model: crashes (`log/incarnation` has them), pages that end within a stamp, and the xid of whoever
-//! raises the floor, which is harmless and only makes the numbers grow.
+//! Not in the model: crashes (`log/incarnation` has them), pages that end within a stamp, and the xid of
+//! whoever raises the floor, which is harmless and only makes the numbers grow.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;

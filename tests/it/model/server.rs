@@ -1,4 +1,5 @@
-//! What PostgreSQL keeps: who is running, what is locked, what is in the tables. Numbers are small: the first xid is 1.
+//! What PostgreSQL keeps: who is running, what is locked, what is in the tables. Numbers are small: the
+//! first xid is 1.
 
 use super::appender::Program;
 use super::watcher::{Round, Watcher};
@@ -106,14 +107,16 @@ impl State {
         self.writers.map(|writer| writer.committed)
     }
 
-    /// Behind all that was drawn before. Positions are compared within one stamp only, and so counted by stamp here.
+    /// Behind all that was drawn before. Positions are compared within one stamp only, and so counted by
+    /// stamp here.
     pub(super) fn next_position(&self, stamp: u8) -> u8 {
         let drawn = self.writers.iter().flat_map(|writer| writer.events).filter(|event| event.stamp == stamp);
         drawn.map(|event| event.position).max().unwrap_or(0) + 1
     }
 
-    /// The same state without what can make no difference any more: events that all readers have passed, and how
-    /// far numbers are apart. That one xid or stamp is above another decides everything, and by how much nothing.
+    /// The same state without what can make no difference any more: events that all readers have passed,
+    /// and how far numbers are apart. That one xid or stamp is above another decides everything, and by how
+    /// much nothing.
     pub(super) fn in_small_numbers(mut self, readers: usize) -> Self {
         let passed = self.watchers[..readers].iter().map(|watcher| watcher.horizon).min().unwrap_or(0);
         for writer in self.writers.iter_mut().filter(|writer| writer.committed) {
@@ -158,7 +161,8 @@ pub(super) enum Mistake {
     NoBoundBySnapshot,
     /// Somebody who runs and is not in the lock table is taken for harmless.
     AbsenceIsProof,
-    /// A prepared transaction goes by another virtual id than the backend that prepares it: 13.4 and 14.0 did that.
+    /// A prepared transaction goes by another virtual id than the backend that prepares it: 13.4 and 14.0
+    /// did that.
     TwoNames,
     /// Events stamped with the horizon itself are read.
     HorizonIsIncluded,

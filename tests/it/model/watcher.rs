@@ -1,4 +1,5 @@
-//! Those who read: raise the floor, prove a horizon, read up to it, keep a checkpoint. Each has all of that of its own.
+//! Those who read: raise the floor, prove a horizon, read up to it, keep a checkpoint. Each has all of that
+//! of its own.
 
 use super::server::{Event, Fault, Mistake, Owner, Plan, STREAMS, State, WRITERS};
 
@@ -93,7 +94,8 @@ pub(super) struct Watcher {
     pub(super) done: u8,
     /// What it has seen since its last read.
     pub(super) evidence: Evidence,
-    /// The greatest horizon it has read up to, and its checkpoint: what has a lower stamp it will never see again.
+    /// The greatest horizon it has read up to, and its checkpoint: what has a lower stamp it will never see
+    /// again.
     pub(super) horizon: u8,
     /// How many events of each stream it has read: exactly the first so many.
     pub(super) versions: [u8; STREAMS],
@@ -188,7 +190,8 @@ fn xmin(running: [u8; WRITERS], xmax: u8) -> u8 {
     running.into_iter().filter(|xid| *xid > 0).min().unwrap_or(xmax)
 }
 
-/// Whether the two locks prove that their transaction has not appended: its xid is there, and nothing else of its.
+/// Whether the two locks prove that their transaction has not appended: its xid is there, and nothing else
+/// of its.
 fn is_harmless(plan: &Plan, xid: Owner, events: Owner) -> bool {
     match (xid, events) {
         _ if plan.has(Mistake::NobodyIsSuspect) => true,

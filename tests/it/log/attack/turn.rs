@@ -206,7 +206,8 @@ impl Turn {
     async fn append_block(&self, conn: &mut PgConnection) -> Result<(), EventStoreError> {
         let block = self.block();
         sqlx::query(
-            "select es_append_many($1, array_fill(null::text, array[n]), array_fill('Credited'::text, array[n]),
+            "select es_append_many($1, array_fill(null::text, array[n]),
+                                   array_fill('Credited'::text, array[n]),
                                    array_fill('{}'::jsonb, array[n]), array_fill('{}'::jsonb, array[n]), $2)
              from cardinality($1) n",
         )
