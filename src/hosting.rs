@@ -12,7 +12,7 @@ use crate::projection::Projection;
 use crate::projection::file::{FileError, ProjectionFile};
 use crate::projection::handler::Registry;
 use crate::projection::settings::{MissingSetting, Settings as Overrides};
-use crate::store::EventStore;
+use crate::store::{Source, migrate};
 use crate::supervisor::Supervisor;
 use crate::supervisor::connector::Connector;
 
@@ -85,13 +85,13 @@ impl Daemon {
         self
     }
 
-    /// Brings the schema up to date, then folds until cancelled. The pool needs two connections to migrate.
+    /// Brings the schema up to date, then folds until cancelled.
     ///
     /// # Errors
     /// At the start only: when a projection is wrong or the database cannot be used. Once it runs, it reconnects by itself.
     pub async fn run(self, pool: PgPool, cancel: CancellationToken) -> Result<(), DaemonError> {
         let projections = self.projections()?;
-        EventStore::new(pool.clone()).migrate().await?;
+        migrate(&Source::Address(Box::new((*pool.connect_options()).clone()))).await?;
         let connector = Connector::new(move || Ok((*pool.connect_options()).clone()));
         let (supervisor, _published) = Supervisor::new(settings(&self.settings), connector);
         supervisor.migrated();

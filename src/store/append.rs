@@ -2,7 +2,7 @@
 
 use serde_json::value::{RawValue, to_raw_value};
 use sqlx::types::Json;
-use sqlx::{PgConnection, PgExecutor, Postgres, Row, Transaction};
+use sqlx::{PgExecutor, Postgres, Row, Transaction};
 use uuid::Uuid;
 
 use super::{EventStore, Result};
@@ -81,7 +81,7 @@ impl EventStore {
     /// [`DuplicateEvent`](EventStoreError::DuplicateEvent) when one of them is in the log already; nothing is appended then.
     pub async fn append_many(&self, events: &[ImportEvent]) -> Result<Option<Cursor>> {
         let mut conn = self.pool().acquire().await?;
-        append_many(&mut conn, events).await
+        append_many(&mut *conn, events).await
     }
 }
 
@@ -154,8 +154,8 @@ pub(crate) async fn append<'c>(
     Ok(Appended { version: row.try_get(0)?, cursor })
 }
 
-pub(crate) async fn append_many<'e>(
-    conn: &mut PgConnection,
+pub(crate) async fn append_many<'c, 'e>(
+    executor: impl PgExecutor<'c>,
     events: impl IntoIterator<Item = &'e ImportEvent, IntoIter: Clone>,
 ) -> Result<Option<Cursor>> {
     let events = events.into_iter();
@@ -177,7 +177,7 @@ pub(crate) async fn append_many<'e>(
     .bind(column(&events, |event| Json(&*event.data)))
     .bind(column(&events, |event| Json(&*event.metadata)))
     .bind(column(&events, |event| event.event_id))
-    .fetch_one(conn)
+    .fetch_one(executor)
     .await?;
     let stamp: i64 = row.try_get(0)?;
     Ok(Some(Cursor { transaction_id: stamp.cast_unsigned(), global_position: row.try_get(1)? }))

@@ -11,7 +11,8 @@
 //! **What it never does.** It does not know subscriptions, leases or projections; it starts no task; it reads no clock.
 //!
 //! **Where next.** `append` writes, `read` reads, `horizon` says how far, `scope` joins several streams in one
-//! transaction, `snapshot` shortens loading, `migrate` sets up the schema or adopts a plain one.
+//! transaction, `snapshot` shortens loading, `migrate` sets up the schema or adopts a plain one. `link` is what the daemon
+//! and the command line connect with.
 
 mod adopt;
 mod aggregates;
@@ -21,6 +22,7 @@ mod doctor;
 mod health;
 mod horizon;
 mod identity;
+mod link;
 mod migrate;
 mod order;
 mod read;
@@ -40,8 +42,9 @@ pub(crate) use horizon::{
     Glance, Growth, Observation, glance, observe, prove, raise_floor, uncovered, why_unproven, withheld,
 };
 pub(crate) use identity::{Known, ids_in, known, last_id_in};
+pub(crate) use link::{Limits, Link, Source};
 pub use migrate::Migrated;
-pub(crate) use migrate::{KNOWN as SCHEMA_VERSION, require_current};
+pub(crate) use migrate::{KNOWN as SCHEMA_VERSION, migrate, require_current};
 pub(crate) use order::{Rebase, note_horizon, plan_rebase, rebase, settle};
 pub use read::Lag;
 pub(crate) use read::{Page, count_after, cursor_of, head, read_page_in, stream_page};
@@ -78,7 +81,7 @@ impl EventStore {
     /// [`NewerSchema`](crate::EventStoreError::NewerSchema) when the database is ahead of this program, and
     /// [`NotAdoptable`](crate::EventStoreError::NotAdoptable) when its tables are neither foldd's nor plain.
     pub async fn migrate(&self) -> Result<Migrated> {
-        migrate::migrate(&self.pool).await
+        migrate(&Source::Pool(self.pool.clone())).await
     }
 
     /// Begins a transaction over several streams. See [`TransactionScope`] for when not to.

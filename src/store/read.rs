@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures_util::stream::BoxStream;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
-use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgExecutor, Row};
+use sqlx::{AssertSqlSafe, FromRow, PgExecutor, Row};
 
-use super::{EventStore, Horizon, Result};
+use super::{EventStore, Horizon, Link, Result};
 use crate::cursor::Cursor;
 use crate::error::EventStoreError;
 use crate::event::RecordedEvent;
@@ -129,7 +129,7 @@ impl EventStore {
     /// # Errors
     /// [`UnknownSubscription`](EventStoreError::UnknownSubscription) when there is no such subscription.
     pub async fn projection_lag(&self, subscription_id: &str) -> Result<Lag> {
-        let mut conn = self.pool().acquire().await?;
+        let mut conn = Link::lent(self.pool().acquire().await?);
         let horizon = super::glance(&mut conn).await?.horizon;
         let row: Option<(i64, Option<f64>)> = sqlx::query_as(
             "select es_count_after(s.categories, s.last_transaction_id, s.last_position, $2::xid8),
@@ -139,7 +139,7 @@ impl EventStore {
         )
         .bind(subscription_id)
         .bind(horizon.transaction_id().to_string())
-        .fetch_optional(&mut *conn)
+        .fetch_optional(&mut conn)
         .await?;
         let (events, age) =
             row.ok_or_else(|| EventStoreError::UnknownSubscription(subscription_id.to_owned()))?;
@@ -209,7 +209,7 @@ pub(crate) struct Page<'a> {
 ///
 /// The horizon is consumed: it was proven before this statement begins, and only so is the page gapless.
 pub(crate) async fn read_page_in(
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     store_schema: &str,
     page: Page<'_>,
     horizon: Horizon,
@@ -232,7 +232,7 @@ pub(crate) async fn read_page_in(
 
 /// One page of the log, event by event as they arrive: whatever their sizes, one is held at a time.
 pub(crate) fn stream_page<'c>(
-    conn: &'c mut sqlx::PgConnection,
+    conn: &'c mut Link<'_>,
     categories: Option<&'c [String]>,
     after: Cursor,
     limit: i64,
@@ -250,7 +250,7 @@ pub(crate) fn stream_page<'c>(
 
 /// How many events of these categories (`None`: all) lie after a cursor and below a horizon.
 pub(crate) async fn count_after(
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     categories: Option<&[String]>,
     after: Cursor,
     horizon: &Horizon,
@@ -265,7 +265,7 @@ pub(crate) async fn count_after(
 }
 
 /// Behind the last committed event, readable already or not; the start of an empty log.
-pub(crate) async fn head(conn: &mut PgConnection) -> Result<Cursor> {
+pub(crate) async fn head(conn: &mut Link<'_>) -> Result<Cursor> {
     let last: Option<(i64, i64)> = sqlx::query_as(
         "select transaction_id::text::bigint, global_position from es_events
          order by transaction_id desc, global_position desc limit 1",
@@ -279,7 +279,7 @@ pub(crate) async fn head(conn: &mut PgConnection) -> Result<Cursor> {
 ///
 /// A position that was drawn and rolled back never gets an event: once there are higher ones and nothing is running
 /// that could still fill it, the event before it stands for it.
-pub(crate) async fn cursor_of(conn: &mut PgConnection, position: i64) -> Result<Option<Cursor>> {
+pub(crate) async fn cursor_of(conn: &mut Link<'_>, position: i64) -> Result<Option<Cursor>> {
     let found: Option<(i64, i64)> = sqlx::query_as(
         "select transaction_id::text::bigint, global_position from es_events
          where global_position <= $1

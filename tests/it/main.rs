@@ -20,6 +20,8 @@ mod import;
 mod log;
 /// Events that are unusual or impossible, through every way in.
 mod odd_events;
+/// Everything through a transaction pooler.
+mod pooler;
 /// A log that came to another cluster: restored, copied, promoted.
 mod restore;
 /// Projections in Rust, hosted in this process.
