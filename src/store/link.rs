@@ -7,30 +7,27 @@
 //! adds nothing to it. A transaction pooler hands out another session of the server for each transaction. It refuses or
 //! ignores limits at the opening; and the driver prepares in one message and executes in the next, which may meet two
 //! sessions. So a pooled link begins a transaction around each statement, sets the limits with the `begin`, prepares
-//! without a name, so that nobody else's statement is met, and commits.
+//! without a name, so that nobody else's statement is met, and commits. `execute` is that part.
 //!
 //! **What it costs.** A direct link nothing; a pooled one two round trips more for each unit, and one more for each
 //! statement.
 //!
 //! **What it never does.** It repeats nothing. An answer that is lost at the commit is an error like any lost answer.
 
+mod execute;
+
 use std::io;
 use std::time::Duration;
 
-use futures_util::future::{self, BoxFuture, FutureExt};
-use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{
-    PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo, Postgres,
-};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Either, Execute, Executor, PgConnection, PgPool, SqlStr,
-    Transaction,
-};
+use sqlx::postgres::{PgConnectOptions, Postgres};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Row, Transaction};
 use uuid::Uuid;
 
 /// A setting that only an opening of ours gives a session: who finds it there is alone with the session.
 const MARK: &str = "foldd.link";
+
+const BEGIN: &str = "begin";
 
 /// An attempt to connect that takes longer has failed.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -77,6 +74,8 @@ enum Held<'c> {
     Own(PgConnection),
     Pool(PoolConnection<Postgres>),
     Unit(Transaction<'c, Postgres>),
+    /// A transaction that somebody else began and will end.
+    Part(&'c mut PgConnection),
 }
 
 impl Link<'static> {
@@ -89,7 +88,7 @@ impl Link<'static> {
             Ok(mut conn) => {
                 let ask = format!("select current_setting('{MARK}', true) = '{mark}'");
                 let alone = sqlx::raw_sql(AssertSqlSafe(ask)).fetch_one(&mut conn).await?;
-                if sqlx::Row::try_get::<Option<bool>, _>(&alone, 0)? == Some(true) {
+                if alone.try_get::<Option<bool>, _>(0)? == Some(true) {
                     return Ok(Self::direct(conn));
                 }
                 conn.close().await?;
@@ -108,7 +107,7 @@ impl Link<'static> {
     async fn pooled(options: &PgConnectOptions, limits: Option<Limits>) -> sqlx::Result<Self> {
         let settings = limits.map(Limits::settings).into_iter().flatten();
         let begin = settings
-            .fold("begin".to_owned(), |begin, (name, value)| format!("{begin}; set local {name} = {value}"));
+            .fold(BEGIN.to_owned(), |begin, (name, value)| format!("{begin}; set local {name} = {value}"));
         let conn = options.clone().statement_cache_capacity(0).connect().await?;
         Ok(Self { held: Held::Own(conn), begin: Some(begin) })
     }
@@ -118,9 +117,16 @@ impl Link<'static> {
         Self { held: Held::Own(conn), begin: None }
     }
 
-    /// A connection of somebody's pool, used as it is.
-    pub(crate) fn lent(conn: PoolConnection<Postgres>) -> Self {
-        Self { held: Held::Pool(conn), begin: None }
+    /// A connection of somebody's pool, who says whether a pooler stands between.
+    pub(crate) async fn lent(pool: &PgPool, pooled: bool) -> sqlx::Result<Self> {
+        Ok(Self { held: Held::Pool(pool.acquire().await?), begin: pooled.then(|| BEGIN.to_owned()) })
+    }
+
+    /// A unit on a connection of somebody's pool, with their own statements in it.
+    pub(crate) async fn unit_of(pool: &PgPool, pooled: bool) -> sqlx::Result<Self> {
+        let first = if pooled { format!("{BEGIN}{SWEEP}") } else { BEGIN.to_owned() };
+        let unit = pool.begin_with(AssertSqlSafe(first)).await?;
+        Ok(Self { held: Held::Unit(unit), begin: pooled.then(|| BEGIN.to_owned()) })
     }
 
     /// Says goodbye to the server.
@@ -133,6 +139,11 @@ impl Link<'static> {
 }
 
 impl<'c> Link<'c> {
+    /// A part of somebody's transaction.
+    pub(crate) fn part(transaction: &'c mut PgConnection, pooled: bool) -> Self {
+        Self { held: Held::Part(transaction), begin: pooled.then(|| BEGIN.to_owned()) }
+    }
+
     /// Whether a pooler stands between, or may.
     pub(crate) fn is_pooled(&self) -> bool {
         self.begin.is_some()
@@ -164,7 +175,7 @@ impl<'c> Link<'c> {
     pub(crate) async fn commit(self) -> sqlx::Result<()> {
         match self.held {
             Held::Unit(unit) => unit.commit().await,
-            Held::Own(_) | Held::Pool(_) => Ok(()),
+            Held::Own(_) | Held::Pool(_) | Held::Part(_) => Ok(()),
         }
     }
 
@@ -172,7 +183,7 @@ impl<'c> Link<'c> {
     pub(crate) async fn rollback(self) -> sqlx::Result<()> {
         match self.held {
             Held::Unit(unit) => unit.rollback().await,
-            Held::Own(_) | Held::Pool(_) => Ok(()),
+            Held::Own(_) | Held::Pool(_) | Held::Part(_) => Ok(()),
         }
     }
 
@@ -182,124 +193,19 @@ impl<'c> Link<'c> {
             Held::Own(conn) => conn,
             Held::Pool(conn) => conn,
             Held::Unit(unit) => unit,
+            Held::Part(conn) => conn,
         }
     }
 
     fn is_unit(&self) -> bool {
-        matches!(self.held, Held::Unit(_))
-    }
-
-    /// Whether this statement needs a unit of its own. One without arguments and answers in one message needs none.
-    fn wants_unit<E>(&self, query: &Unnamed<E>) -> bool {
-        !self.is_unit() && query.arguments.is_some()
-    }
-
-    /// Ends a unit that was one statement, as that went.
-    async fn end<T>(self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
-        match outcome {
-            Ok(answer) => self.commit().await.map(|()| answer),
-            Err(error) => {
-                // Whatever comes of it, nothing was committed.
-                let _ = self.rollback().await;
-                Err(error)
-            }
-        }
-    }
-}
-
-impl<'c> Executor<'c> for &'c mut Link<'_> {
-    type Database = Postgres;
-
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Either<PgQueryResult, PgRow>>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        if !self.is_pooled() {
-            return self.driver().fetch_many(query);
-        }
-        let query = match Unnamed::of(query) {
-            Ok(query) if !self.wants_unit(&query) => return self.driver().fetch_many(query),
-            Ok(query) => query,
-            Err(error) => return stream::once(future::ready(Err(error))).boxed(),
-        };
-        let answers = async move {
-            let mut unit = self.begin().await?;
-            let answers: sqlx::Result<Vec<_>> = unit.driver().fetch_many(query).try_collect().await;
-            unit.end(answers).await
-        };
-        stream::once(answers).map_ok(|answers| stream::iter(answers).map(Ok)).try_flatten().boxed()
-    }
-
-    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        if !self.is_pooled() {
-            return self.driver().fetch_optional(query);
-        }
-        let query = match Unnamed::of(query) {
-            Ok(query) if !self.wants_unit(&query) => return self.driver().fetch_optional(query),
-            Ok(query) => query,
-            Err(error) => return future::ready(Err(error)).boxed(),
-        };
-        async move {
-            let mut unit = self.begin().await?;
-            let answer = unit.driver().fetch_optional(query).await;
-            unit.end(answer).await
-        }
-        .boxed()
-    }
-
-    fn prepare_with<'e>(
-        self,
-        sql: SqlStr,
-        parameters: &'e [PgTypeInfo],
-    ) -> BoxFuture<'e, sqlx::Result<PgStatement>>
-    where
-        'c: 'e,
-    {
-        self.driver().prepare_with(sql, parameters)
-    }
-}
-
-/// A statement that is prepared without a name.
-struct Unnamed<E> {
-    query: E,
-    /// `None` for one that is not prepared at all.
-    arguments: Option<PgArguments>,
-}
-
-impl<'q, E: Execute<'q, Postgres>> Unnamed<E> {
-    fn of(mut query: E) -> sqlx::Result<Self> {
-        let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
-        Ok(Self { query, arguments })
-    }
-}
-
-impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
-    fn sql(self) -> SqlStr {
-        self.query.sql()
-    }
-
-    fn statement(&self) -> Option<&PgStatement> {
-        None
-    }
-
-    fn take_arguments(&mut self) -> Result<Option<PgArguments>, sqlx::error::BoxDynError> {
-        Ok(self.arguments.take())
-    }
-
-    fn persistent(&self) -> bool {
-        false
+        matches!(self.held, Held::Unit(_) | Held::Part(_))
     }
 }
 
 /// Where links come from that are needed for a moment.
 pub(crate) enum Source {
-    /// Somebody's pool.
-    Pool(PgPool),
+    /// Somebody's pool, and whether a pooler stands behind it.
+    Pool(PgPool, bool),
     /// An address, perhaps of a pooler.
     Address(Box<PgConnectOptions>),
 }
@@ -308,7 +214,7 @@ impl Source {
     /// One more link.
     pub(crate) async fn link(&self) -> sqlx::Result<Link<'static>> {
         match self {
-            Self::Pool(pool) => Ok(Link::lent(pool.acquire().await?)),
+            Self::Pool(pool, pooled) => Link::lent(pool, *pooled).await,
             Self::Address(options) => tokio::time::timeout(CONNECT_DEADLINE, Link::shared(options))
                 .await
                 .unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()))),

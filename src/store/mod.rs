@@ -57,13 +57,42 @@ pub type Result<T, E = crate::error::EventStoreError> = std::result::Result<T, E
 #[derive(Debug, Clone)]
 pub struct EventStore {
     pool: PgPool,
+    pooled: bool,
 }
 
 impl EventStore {
     /// An event store over this pool. Nothing is asked of the database yet; see [`migrate`](Self::migrate).
+    ///
+    /// Where the pool's connections go through a transaction pooler, say so with
+    /// [`through_pooler`](Self::through_pooler).
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+        Self { pool, pooled: false }
+    }
+
+    /// For a pool whose connections go through a transaction pooler, such as PgBouncer with `pool_mode = transaction`.
+    ///
+    /// Each call is then one explicit transaction, two round trips longer, and prepares nothing by name. For statements
+    /// of your own, in a [`TransactionScope`] and elsewhere, give the pool `statement_cache_capacity(0)`, keep them in
+    /// transactions and mark them `persistent(false)`; in a scope that mark is not needed. PgBouncer also wants
+    /// `extra_float_digits(None)`.
+    ///
+    /// ```no_run
+    /// # async fn example(options: sqlx::postgres::PgConnectOptions) {
+    /// let options = options.statement_cache_capacity(0).extra_float_digits(None);
+    /// let pool = sqlx::PgPool::connect_lazy_with(options);
+    /// let store = foldd::EventStore::new(pool).through_pooler();
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn through_pooler(mut self) -> Self {
+        self.pooled = true;
+        self
+    }
+
+    /// A connection of the pool, for one call.
+    async fn link(&self) -> Result<Link<'static>> {
+        Ok(Link::lent(&self.pool, self.pooled).await?)
     }
 
     /// The pool it works with.
@@ -81,7 +110,7 @@ impl EventStore {
     /// [`NewerSchema`](crate::EventStoreError::NewerSchema) when the database is ahead of this program, and
     /// [`NotAdoptable`](crate::EventStoreError::NotAdoptable) when its tables are neither foldd's nor plain.
     pub async fn migrate(&self) -> Result<Migrated> {
-        migrate(&Source::Pool(self.pool.clone())).await
+        migrate(&Source::Pool(self.pool.clone(), self.pooled)).await
     }
 
     /// Begins a transaction over several streams. See [`TransactionScope`] for when not to.
@@ -89,6 +118,6 @@ impl EventStore {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn begin_transaction(&self) -> Result<TransactionScope> {
-        Ok(TransactionScope::new(self.pool.begin().await?))
+        Ok(TransactionScope::new(Link::unit_of(&self.pool, self.pooled).await?))
     }
 }

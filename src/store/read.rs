@@ -62,7 +62,7 @@ impl EventStore {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn read_stream(&self, stream_id: &str, query: StreamQuery) -> Result<Vec<RecordedEvent>> {
-        self.read_stream_with(self.pool(), stream_id, query).await
+        self.read_stream_with(&mut self.link().await?, stream_id, query).await
     }
 
     /// Reads as [`read_stream`](Self::read_stream) does, on a connection or in a transaction of the caller's.
@@ -85,7 +85,7 @@ impl EventStore {
     pub async fn stream_exists(&self, stream_id: &str) -> Result<bool> {
         Ok(sqlx::query_scalar("select exists (select from es_streams where stream_id = $1)")
             .bind(stream_id)
-            .fetch_one(self.pool())
+            .fetch_one(&mut self.link().await?)
             .await?)
     }
 
@@ -95,7 +95,7 @@ impl EventStore {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn read_all_after(&self, after: impl Into<Cursor>, limit: i64) -> Result<Vec<RecordedEvent>> {
-        read_page(self.pool(), None, after.into(), limit).await
+        read_page(&mut self.link().await?, None, after.into(), limit).await
     }
 
     /// As [`read_all_after`](Self::read_all_after), the events of one category.
@@ -108,7 +108,7 @@ impl EventStore {
         after: impl Into<Cursor>,
         limit: i64,
     ) -> Result<Vec<RecordedEvent>> {
-        read_page(self.pool(), Some(&[category.to_owned()]), after.into(), limit).await
+        read_page(&mut self.link().await?, Some(&[category.to_owned()]), after.into(), limit).await
     }
 
     /// As [`read_all_after`](Self::read_all_after), the events of several categories, merged in order.
@@ -121,7 +121,7 @@ impl EventStore {
         after: impl Into<Cursor>,
         limit: i64,
     ) -> Result<Vec<RecordedEvent>> {
-        read_page(self.pool(), Some(categories), after.into(), limit).await
+        read_page(&mut self.link().await?, Some(categories), after.into(), limit).await
     }
 
     /// How far a subscription is behind: exact, of its categories, after its checkpoint.
@@ -129,7 +129,7 @@ impl EventStore {
     /// # Errors
     /// [`UnknownSubscription`](EventStoreError::UnknownSubscription) when there is no such subscription.
     pub async fn projection_lag(&self, subscription_id: &str) -> Result<Lag> {
-        let mut conn = Link::lent(self.pool().acquire().await?);
+        let mut conn = self.link().await?;
         let horizon = super::glance(&mut conn).await?.horizon;
         let row: Option<(i64, Option<f64>)> = sqlx::query_as(
             "select es_count_after(s.categories, s.last_transaction_id, s.last_position, $2::xid8),

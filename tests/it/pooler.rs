@@ -6,7 +6,10 @@ mod bouncer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use foldd::{Daemon, EventData, Handler, HandlerError, Received, Registry, RustProjection};
+use foldd::{
+    Daemon, Event, EventData, EventStore, ExpectedVersion, Handler, HandlerError, Received, Registry,
+    RustProjection, StreamQuery,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -278,6 +281,51 @@ struct Placed {}
 impl EventData for Placed {
     fn event_type(&self) -> &'static str {
         "Placed"
+    }
+}
+
+#[tokio::test]
+async fn the_library_appends_and_reads_through_a_pooler() {
+    let mut world = World::bare_alone().await;
+    let Some(_bouncer) = Bouncer::before(&mut world, "").await else { return };
+    let pool = PgPoolOptions::new().max_connections(6).connect_lazy_with(options(&world));
+    let store = EventStore::new(pool).through_pooler();
+    store.migrate().await.expect("it can be migrated");
+    let writers = ["order-1", "order-2", "order-3", "order-4", "order-5", "order-6"]
+        .map(|stream| tokio::spawn(write(store.clone(), stream)));
+    for writer in writers {
+        writer.await.expect("the writer does not panic");
+    }
+    let all = store.read_all_after((0, 0), 1_000).await.expect("it can be read");
+    assert_eq!(all.len(), 6 * 45);
+}
+
+/// Appends 45 events to a stream, in every way there is, and reads them.
+async fn write(store: EventStore, stream: &str) {
+    let one = || [Event::new(Placed {})];
+    for n in 0..15 {
+        let expected = if n == 0 { ExpectedVersion::NoStream } else { ExpectedVersion::Exact(3 * n) };
+        store.append(stream, "order", expected, &one()).await.expect("it is appended");
+        let mut scope = store.begin_transaction().await.expect("it begins");
+        scope
+            .append(stream, "order", ExpectedVersion::Exact(3 * n + 1), &one())
+            .await
+            .expect("it is appended");
+        let seen: i64 = sqlx::query_scalar("select stream_version from es_streams where stream_id = $1")
+            .bind(stream)
+            .fetch_one(scope.tx())
+            .await
+            .expect("a statement of one's own");
+        assert_eq!(seen, 3 * n + 2);
+        assert_eq!(scope.commit().await.expect("it commits").events().len(), 1);
+        let mut tx = store.pool().begin().await.expect("it begins");
+        store
+            .append_in_tx(&mut tx, stream, "order", ExpectedVersion::Any, &one())
+            .await
+            .expect("it is appended");
+        tx.commit().await.expect("it commits");
+        let read = store.read_stream(stream, StreamQuery::default()).await.expect("it can be read");
+        assert_eq!(read.len(), 3 * usize::try_from(n).expect("small") + 3);
     }
 }
 
