@@ -1,7 +1,7 @@
 //! Through PgBouncer in transaction mode: each transaction meets another session of the server, nothing that was prepared
 //! or set outlasts it, and everything works all the same.
 
-mod bouncer;
+pub(crate) mod bouncer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -14,7 +14,7 @@ const PORT: u16 = 6432;
 const SESSIONS: u16 = 3;
 
 /// A running pooler. Dropped, it is killed.
-pub(super) struct Bouncer {
+pub(crate) struct Bouncer {
     child: Child,
     program: PathBuf,
     dir: PathBuf,
@@ -24,7 +24,7 @@ pub(super) struct Bouncer {
 impl Bouncer {
     /// Starts one and leads the world's commands through it; the world's own pool stays direct. `None`, said aloud, where
     /// there is no PgBouncer.
-    pub(super) async fn before(world: &mut World, more: &str) -> Option<Self> {
+    pub(crate) async fn before(world: &mut World, more: &str) -> Option<Self> {
         let Some(program) = find() else {
             eprintln!("skipped: there is no pgbouncer here");
             return None;
@@ -52,14 +52,19 @@ impl Bouncer {
     }
 
     /// Kills it, and starts it again.
-    pub(super) async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it ends");
         self.child = launch(&self.program, &self.dir, self.account).await;
     }
 
+    /// The folder of its socket, and its port.
+    pub(crate) fn socket(&self) -> (String, String) {
+        (self.dir.display().to_string(), PORT.to_string())
+    }
+
     /// What it has logged so far.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 }
