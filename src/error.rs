@@ -286,6 +286,9 @@ pub(crate) fn remedy(error: &sqlx::Error) -> Option<&str> {
             "is this the right database, and its schema on the search_path? `foldd migrate` sets it up"
         }
         "3D000" => "create it with createdb, or correct the URL",
+        "42P05" | "26000" => {
+            "a transaction pooler stands between; see EventStore::through_pooler, or connect past it"
+        }
         "28000" | "28P01" => "correct user and password in the URL, or see pg_hba.conf",
         "53300" => {
             "raise max_connections, close what is idle, or lower daemon.workers: a daemon takes workers + 2"

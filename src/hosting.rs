@@ -10,7 +10,7 @@ use crate::config;
 use crate::daemon::settings;
 use crate::error::EventStoreError;
 use crate::projection::handler::Registry;
-use crate::store::EventStore;
+use crate::store::{Source, migrate};
 use crate::supervisor::Supervisor;
 use crate::supervisor::connector::Connector;
 
@@ -88,14 +88,14 @@ impl Daemon {
         self
     }
 
-    /// Brings the schema up to date, then folds until cancelled. The pool needs two connections to migrate.
+    /// Brings the schema up to date, then folds until cancelled.
     ///
     /// # Errors
     /// At the start only: when a projection is wrong or the database cannot be used. Once it runs, it reconnects by itself.
     pub async fn run(self, pool: PgPool, cancel: CancellationToken) -> Result<(), DaemonError> {
         let files = self.files.iter().map(|(name, text)| (name.as_str(), text.as_str()));
         let projections = catalog::brought_along(&self.registry, files).map_err(DaemonError::Projections)?;
-        EventStore::new(pool.clone()).migrate().await?;
+        migrate(&Source::Address(Box::new((*pool.connect_options()).clone()))).await?;
         let connector = Connector::new(move || Ok((*pool.connect_options()).clone()));
         let (supervisor, _published) = Supervisor::new(settings(&self.settings), connector);
         supervisor.migrated();

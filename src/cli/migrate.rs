@@ -1,13 +1,9 @@
 //! `foldd migrate`: brings the schema up to date, or says whether it is.
 
-use secrecy::ExposeSecret;
-use sqlx::postgres::PgPoolOptions;
-
 use super::args::Migrate;
-use super::{CONNECT_DEADLINE, Failure, connect_bare, print};
-use crate::config::{Loaded, connect_options, masked_url};
-use crate::error::told;
-use crate::store::{EventStore, Migrated, require_current};
+use super::{Failure, connect_bare, print};
+use crate::config::{Loaded, connect_options};
+use crate::store::{Migrated, Source, migrate, require_current};
 
 /// Carries the verb out.
 pub(crate) async fn run(args: &Migrate, loaded: &Loaded) -> Result<(), Failure> {
@@ -21,19 +17,10 @@ pub(crate) async fn run(args: &Migrate, loaded: &Loaded) -> Result<(), Failure> 
             Err(error) => Err(error.into()),
         };
     }
-    // A pool would say of a server that has no connection left only that it timed out.
-    drop(connect_bare(loaded).await?);
-    let url = loaded.database_url()?;
-    // Adopting a store takes two connections.
-    let pool = PgPoolOptions::new()
-        .max_connections(2)
-        .acquire_timeout(CONNECT_DEADLINE)
-        .connect_with(connect_options(&url)?)
-        .await
-        .map_err(|error| {
-            Failure::Failed(format!("cannot reach {}: {}", masked_url(url.expose_secret()), told(&error)))
-        })?;
-    let Migrated { from, to, adopted } = EventStore::new(pool).migrate().await?;
+    // Says what cannot be reached, and why.
+    connect_bare(loaded).await?.close().await;
+    let source = Source::Address(Box::new(connect_options(&loaded.database_url()?)?));
+    let Migrated { from, to, adopted } = migrate(&source).await?;
     match (from, adopted) {
         (from, _) if from == to => print(&format!("the schema is up to date (version {to})")),
         (_, true) => print(&format!("adopted the store that was there; the schema is at version {to}")),

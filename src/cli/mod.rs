@@ -26,10 +26,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use sqlx::{ConnectOptions, PgConnection};
 
 use crate::config::{ConfigError, Loaded, connect_options, masked_url};
 use crate::error::{EventStoreError, chain, told, with_remedy};
+use crate::store::Link;
 
 /// A database that does not answer within this time is not there, for somebody who waits at a terminal.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ impl From<sqlx::Error> for Failure {
 }
 
 /// One connection for one verb, to a sound store of the right schema.
-async fn connect(loaded: &Loaded) -> Result<PgConnection, Failure> {
+async fn connect(loaded: &Loaded) -> Result<Link<'static>, Failure> {
     let mut conn = connect_bare(loaded).await?;
     crate::store::require_current(&mut conn).await?;
     crate::store::require_sound(&mut conn).await?;
@@ -84,7 +84,7 @@ async fn connect(loaded: &Loaded) -> Result<PgConnection, Failure> {
 
 /// As [`connect`], for verbs that only look: a store that is not sound, or on a standby, can be looked at, and is
 /// warned of.
-async fn connect_to_look(loaded: &Loaded) -> Result<PgConnection, Failure> {
+async fn connect_to_look(loaded: &Loaded) -> Result<Link<'static>, Failure> {
     let mut conn = connect_bare(loaded).await?;
     crate::store::require_current(&mut conn).await?;
     match crate::store::require_sound(&mut conn).await {
@@ -99,14 +99,14 @@ async fn connect_to_look(loaded: &Loaded) -> Result<PgConnection, Failure> {
 }
 
 /// One connection, whatever the schema.
-async fn connect_bare(loaded: &Loaded) -> Result<PgConnection, Failure> {
+async fn connect_bare(loaded: &Loaded) -> Result<Link<'static>, Failure> {
     let url = loaded.database_url()?;
     let options = connect_options(&url)?;
     let unreachable = |why: &str| {
         let database = masked_url(url.expose_secret());
         Failure::Failed(format!("cannot reach {database}: {why}"))
     };
-    tokio::time::timeout(CONNECT_DEADLINE, options.connect())
+    tokio::time::timeout(CONNECT_DEADLINE, Link::shared(&options))
         .await
         .map_err(|_| {
             unreachable("no answer within 10 s; is PostgreSQL running there, and is the URL right?")

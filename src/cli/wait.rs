@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use super::args::{Until, Wait};
@@ -10,7 +9,7 @@ use super::{Failure, connect_to_look, print, print_json};
 use crate::config::Loaded;
 use crate::cursor::Cursor;
 use crate::ledger::reached::{Reached, reached};
-use crate::store;
+use crate::store::{self, Link};
 
 /// The pauses between two looks: short at first, since most waits are for a write of a moment ago.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -41,7 +40,7 @@ pub(crate) async fn run(args: &Wait, loaded: &Loaded) -> Result<(), Failure> {
     }
 }
 
-async fn wait(conn: &mut PgConnection, name: &str, until: Until) -> Result<Cursor, Failure> {
+async fn wait(conn: &mut Link<'_>, name: &str, until: Until) -> Result<Cursor, Failure> {
     let mut pause = FIRST_PAUSE;
     let mut target = match until {
         Until::Cursor(cursor) => Some(cursor),

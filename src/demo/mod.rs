@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use sqlx::{ConnectOptions, PgConnection};
+use sqlx::ConnectOptions;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ use crate::embedded::{Options, Server};
 use crate::error::chain;
 use crate::ledger::status::{self, LagSource, Status};
 use crate::projection::handler::Registry;
-use crate::store::append_many;
+use crate::store::{Link, append_many};
 use parcels::Parcels;
 
 /// Events that are there before anybody looks: enough to see projections catch up.
@@ -129,9 +129,9 @@ fn whole(due: f64) -> usize {
     due.max(0.0) as usize
 }
 
-async fn connect(url: &str) -> Result<PgConnection, Failure> {
+async fn connect(url: &str) -> Result<Link<'static>, Failure> {
     let options = connect_options(&SecretString::from(url))?.application_name("foldd demo");
-    Ok(options.connect().await?)
+    Ok(Link::direct(options.connect().await?))
 }
 
 fn welcome(address: SocketAddr, url: &str, names: &[String]) -> String {

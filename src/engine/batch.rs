@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Row};
 
 use super::failure::{Fault, HandlerFault};
 use super::hosted::{self, Hosted};
@@ -10,7 +10,7 @@ use crate::cursor::Cursor;
 use crate::ledger::lease::Lease;
 use crate::ledger::phases::EventRef;
 use crate::projection::sql::LineMap;
-use crate::store::Horizon;
+use crate::store::{Horizon, Link};
 
 /// How much longer than the server's statement timeout we wait for its answer: covers a slow network, then gives up.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ pub(crate) struct Committed {
 ///
 /// After an error that leaves the outcome unknown the caller throws the connection away.
 pub(crate) async fn fold(
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     program: &Program,
     lease: &Lease,
     horizon: Horizon,
@@ -108,7 +108,7 @@ pub(crate) async fn fold(
 
 /// One call of the compiled function: it does all five, and returns how far it came or which event failed.
 async fn fold_in_sql(
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     program: &Program,
     call: &str,
     lines: &LineMap,
@@ -191,7 +191,7 @@ fn place(program: &Program, lines: &LineMap, context: &str) -> Option<String> {
 }
 
 /// Best effort: without an answer the fault is reported with the position's event unnamed.
-async fn event_ref(conn: &mut PgConnection, position: i64) -> Option<EventRef> {
+async fn event_ref(conn: &mut Link<'_>, position: i64) -> Option<EventRef> {
     let named = sqlx::query_as("select stream_id, event_type from es_events where global_position = $1")
         .bind(position)
         .fetch_one(conn);
@@ -201,7 +201,7 @@ async fn event_ref(conn: &mut PgConnection, position: i64) -> Option<EventRef> {
 }
 
 /// The event behind the checkpoint: what a page of one that was cut off was about. Best effort, too.
-async fn next_event(conn: &mut PgConnection, batch: &Batch<'_>) -> Option<EventRef> {
+async fn next_event(conn: &mut Link<'_>, batch: &Batch<'_>) -> Option<EventRef> {
     let named = sqlx::query_as(
         "select e.global_position, e.stream_id, e.event_type from es_subscriptions s
          cross join lateral es_read_after(s.categories, s.last_transaction_id, s.last_position, 1, $2::xid8) e

@@ -5,7 +5,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::future::FutureExt;
-use sqlx::{Connection, PgConnection};
 
 use super::batch::{Batch, Committed};
 use super::failure::{Fault, HandlerFault};
@@ -14,7 +13,7 @@ use crate::event::RecordedEvent;
 use crate::ledger::checkpoint::{self, Step};
 use crate::ledger::phases::EventRef;
 use crate::projection::handler::{ErasedHandler, HandlerError};
-use crate::store;
+use crate::store::{self, Link};
 
 /// A handler in this process, and where its tables are.
 #[derive(Clone)]
@@ -40,12 +39,12 @@ impl fmt::Debug for Hosted {
 
 /// Folds one page: everything of it, or nothing. Any error rolls back.
 pub(crate) async fn fold(
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     hosted: &Hosted,
     batch: &Batch<'_>,
 ) -> Result<Committed, Fault> {
     let driver = |error: sqlx::Error| Fault::of(&error, batch.bounds.max_events);
-    let mut tx = conn.begin().await.map_err(driver)?;
+    let mut tx = conn.begin_for_others().await.map_err(driver)?;
     match apply(&mut tx, hosted, batch).await {
         // A commit whose answer is lost is an unknown outcome, like any other lost answer.
         Ok(committed) => tx.commit().await.map_err(driver).map(|()| committed),
@@ -56,7 +55,7 @@ pub(crate) async fn fold(
     }
 }
 
-async fn apply(tx: &mut PgConnection, hosted: &Hosted, batch: &Batch<'_>) -> Result<Committed, Fault> {
+async fn apply(tx: &mut Link<'_>, hosted: &Hosted, batch: &Batch<'_>) -> Result<Committed, Fault> {
     let Batch { subscription_id, lease, horizon, bounds } = batch;
     let driver = |error: sqlx::Error| Fault::of(&error, bounds.max_events);
     let entry = checkpoint::Entry {
@@ -85,7 +84,7 @@ async fn apply(tx: &mut PgConnection, hosted: &Hosted, batch: &Batch<'_>) -> Res
     let (cursor, oldest) = (last.cursor(), first.created_at);
     let scanned = i64::try_from(page.len()).unwrap_or(i64::MAX);
     let index = Index::of(&page);
-    let handled = AssertUnwindSafe(hosted.handler.decode_and_apply(&mut *tx, page)).catch_unwind().await;
+    let handled = AssertUnwindSafe(hosted.handler.decode_and_apply(tx.driver(), page)).catch_unwind().await;
     let skipped = match handled {
         Ok(Ok(skipped)) => skipped,
         Ok(Err(error)) => return Err(index.fault(&error, scanned)),

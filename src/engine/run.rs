@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use super::backlog::{Backlog, View};
@@ -19,7 +18,7 @@ use crate::ledger::lease::{self, Lease, Replica};
 use crate::ledger::phases::Trouble;
 use crate::ledger::projections;
 use crate::metrics::{LeaseTransition, SubscriptionMetrics};
-use crate::store;
+use crate::store::{self, Link};
 
 /// How often a subscription that somebody else holds is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -152,7 +151,7 @@ impl Subscription {
     /// One turn: takes the lease, or folds one page. `trusted_until` is when this process stops trusting its leases.
     pub(crate) async fn turn(
         &mut self,
-        conn: &mut PgConnection,
+        conn: &mut Link<'_>,
         view: &View,
         terms: &Terms,
         trusted_until: Instant,
@@ -176,7 +175,7 @@ impl Subscription {
         turn
     }
 
-    async fn take(&mut self, conn: &mut PgConnection, terms: &Terms) -> Turn {
+    async fn take(&mut self, conn: &mut Link<'_>, terms: &Terms) -> Turn {
         let taken =
             within(terms.batch_timeout, lease::take(conn, &self.program.subscription_id, &terms.replica))
                 .await;
@@ -195,7 +194,7 @@ impl Subscription {
         }
     }
 
-    async fn fold(&mut self, conn: &mut PgConnection, view: &View, terms: &Terms) -> Turn {
+    async fn fold(&mut self, conn: &mut Link<'_>, view: &View, terms: &Terms) -> Turn {
         let Some(lease) = self.lease else {
             return self.failed(&Fault::Fenced);
         };
@@ -227,7 +226,7 @@ impl Subscription {
     }
 
     /// Counts the backlog, unless it is known.
-    async fn ensure_counted(&mut self, conn: &mut PgConnection, view: &View) -> Result<(), Fault> {
+    async fn ensure_counted(&mut self, conn: &mut Link<'_>, view: &View) -> Result<(), Fault> {
         let (None, Some(lease)) = (self.remaining(view), self.lease) else { return Ok(()) };
         let counting = store::count_after(conn, self.categories.as_deref(), lease.cursor, &view.horizon);
         let events = within(self.deadline, counting).await?;
@@ -238,7 +237,7 @@ impl Subscription {
     /// The batch is in: remember where we are, and say whether there is more.
     async fn committed(
         &mut self,
-        conn: &mut PgConnection,
+        conn: &mut Link<'_>,
         committed: &Committed,
         took: Duration,
         page: i64,
@@ -286,7 +285,7 @@ impl Subscription {
     }
 
     /// Everything up to the horizon is applied.
-    async fn caught_up(&mut self, conn: &mut PgConnection) -> Turn {
+    async fn caught_up(&mut self, conn: &mut Link<'_>) -> Turn {
         self.pace.idle();
         if self.building {
             let entering = projections::go_live(conn, &self.program.subscription_id);

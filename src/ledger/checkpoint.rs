@@ -1,11 +1,12 @@
 //! Entering a batch and moving its checkpoint, for handlers that are not compiled into the database.
 
 use chrono::{DateTime, Utc};
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::lease::Lease;
 use crate::cursor::Cursor;
+use crate::store::Link;
 
 /// The mark of a batch in its transaction's settings: gone if a handler ended the transaction.
 const MARK: &str = "foldd.batch";
@@ -29,7 +30,7 @@ pub(crate) struct Step<'a> {
 
 /// Checks fence and horizon, then puts the projection's schema at the head of the search path: the first statement of
 /// a batch.
-pub(crate) async fn enter(tx: &mut PgConnection, entry: &Entry<'_>) -> sqlx::Result<()> {
+pub(crate) async fn enter(tx: &mut Link<'_>, entry: &Entry<'_>) -> sqlx::Result<()> {
     sqlx::query(
         "select set_config('search_path', foldd.es_enter($1, $2, $3, $4::bigint::oid, $5, false), true),
                 set_config($6, $1, true)",
@@ -51,7 +52,7 @@ pub(crate) async fn enter(tx: &mut PgConnection, entry: &Entry<'_>) -> sqlx::Res
 /// Returns how old `oldest` is by the server's clock, in seconds; `None`, and nothing is moved, when the handler has
 /// ended the transaction.
 pub(crate) async fn advance(
-    tx: &mut PgConnection,
+    tx: &mut Link<'_>,
     store_schema: &str,
     step: &Step<'_>,
     oldest: DateTime<Utc>,

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 use uuid::Uuid;
 
 use crate::cursor::Cursor;
+use crate::store::Link;
 
 /// This process, as the other replicas see it.
 #[derive(Debug, Clone)]
@@ -29,11 +30,7 @@ pub(crate) struct Lease {
 /// Registers the replica or renews its lease, which renews everything it holds.
 ///
 /// Also forgets replicas that ended without a word more than a minute ago and hold nothing any more.
-pub(crate) async fn heartbeat(
-    conn: &mut PgConnection,
-    replica: &Replica,
-    draining: bool,
-) -> sqlx::Result<()> {
+pub(crate) async fn heartbeat(conn: &mut Link<'_>, replica: &Replica, draining: bool) -> sqlx::Result<()> {
     sqlx::query(
         "with forgotten as (
              delete from es_replicas r
@@ -61,7 +58,7 @@ pub(crate) async fn heartbeat(
 /// One statement, so it never trusts a cursor read earlier. The expired holder's row is locked: a heartbeat that is
 /// just committing is waited for and then seen, where a join or `not exists` would take the lease regardless.
 pub(crate) async fn take(
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     subscription_id: &str,
     replica: &Replica,
 ) -> sqlx::Result<Option<Lease>> {
@@ -90,7 +87,7 @@ pub(crate) async fn take(
 /// Gives everything back and signs off: the next replica takes over at once.
 ///
 /// Two statements, subscriptions first: their rows refer to the replica's.
-pub(crate) async fn release_all(conn: &mut PgConnection, replica: &Replica) -> sqlx::Result<()> {
+pub(crate) async fn release_all(conn: &mut Link<'_>, replica: &Replica) -> sqlx::Result<()> {
     sqlx::query("update es_subscriptions set holder = null where holder = $1")
         .bind(replica.id)
         .execute(&mut *conn)

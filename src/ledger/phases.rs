@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
 use sqlx::types::Json;
+
+use crate::store::Link;
 
 /// An event that a message is about. A reference, never its payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +55,7 @@ pub(crate) struct Published {
 }
 
 /// Publishes all lines that changed, in one statement.
-pub(crate) async fn publish(conn: &mut PgConnection, lines: &[Published]) -> sqlx::Result<()> {
+pub(crate) async fn publish(conn: &mut Link<'_>, lines: &[Published]) -> sqlx::Result<()> {
     sqlx::query(
         "insert into es_phases as p (subscription_id, phase, error, events_per_second, lag_events, lag_seconds)
          select subscription_id, phase, error, events_per_second, lag_events, lag_seconds
@@ -77,7 +78,7 @@ pub(crate) async fn publish(conn: &mut PgConnection, lines: &[Published]) -> sql
 }
 
 /// Forgets lines of projections that were never built and that nobody configures any more.
-pub(crate) async fn forget_others(conn: &mut PgConnection, unbuilt: &[&str]) -> sqlx::Result<()> {
+pub(crate) async fn forget_others(conn: &mut Link<'_>, unbuilt: &[&str]) -> sqlx::Result<()> {
     sqlx::query(
         "delete from es_phases p
          where p.subscription_id <> all ($1)
@@ -91,7 +92,7 @@ pub(crate) async fn forget_others(conn: &mut PgConnection, unbuilt: &[&str]) -> 
 
 /// How old the next event of each of these subscriptions is, in seconds, by the server's clock.
 pub(crate) async fn oldest_ages(
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     subscription_ids: &[String],
 ) -> sqlx::Result<HashMap<String, f64>> {
     let ages: Vec<(String, f64)> = sqlx::query_as(
@@ -107,6 +108,6 @@ pub(crate) async fn oldest_ages(
 }
 
 /// The server's clock, in seconds since 1970.
-pub(crate) async fn server_time(conn: &mut PgConnection) -> sqlx::Result<f64> {
+pub(crate) async fn server_time(conn: &mut Link<'_>) -> sqlx::Result<f64> {
     sqlx::query_scalar("select extract(epoch from clock_timestamp())::float8").fetch_one(conn).await
 }

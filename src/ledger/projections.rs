@@ -1,9 +1,10 @@
 //! Which projections this database knows (`es_projections`), and their subscriptions' rows.
 
-use sqlx::types::Json;
-use sqlx::{PgConnection, Row};
-
 use serde_json::value::RawValue;
+use sqlx::Row;
+use sqlx::types::Json;
+
+use crate::store::Link;
 
 /// A projection as the database knows it.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub(crate) struct New<'a> {
 }
 
 /// Every projection that the database knows, or those of one name.
-pub(crate) async fn all(conn: &mut PgConnection, name: Option<&str>) -> sqlx::Result<Vec<Known>> {
+pub(crate) async fn all(conn: &mut Link<'_>, name: Option<&str>) -> sqlx::Result<Vec<Known>> {
     let rows = sqlx::query(
         "select version, projection_id, role, schema_oid::bigint, definition
          from es_projections where $1::text is null or projection_name = $1
@@ -56,7 +57,7 @@ pub(crate) async fn all(conn: &mut PgConnection, name: Option<&str>) -> sqlx::Re
 }
 
 /// Lets one process at a time change what the database knows about a name, until the transaction ends.
-pub(crate) async fn lock(conn: &mut PgConnection, name: &str) -> sqlx::Result<()> {
+pub(crate) async fn lock(conn: &mut Link<'_>, name: &str) -> sqlx::Result<()> {
     sqlx::query("select pg_advisory_xact_lock(hashtextextended('foldd projection ' || $1, 0))")
         .bind(name)
         .execute(conn)
@@ -65,7 +66,7 @@ pub(crate) async fn lock(conn: &mut PgConnection, name: &str) -> sqlx::Result<()
 }
 
 /// Enters a projection that is to be built, with its subscription at the start of the log. Returns its id.
-pub(crate) async fn enter(conn: &mut PgConnection, new: &New<'_>) -> sqlx::Result<String> {
+pub(crate) async fn enter(conn: &mut Link<'_>, new: &New<'_>) -> sqlx::Result<String> {
     let projection_id: String = sqlx::query_scalar(
         "insert into es_projections (projection_name, version, role, kind, schema_name, schema_oid, definition)
          values ($1, $2, 'building', $3, $4, $5::bigint::oid, $6) returning projection_id",
@@ -87,7 +88,7 @@ pub(crate) async fn enter(conn: &mut PgConnection, new: &New<'_>) -> sqlx::Resul
 }
 
 /// Forgets a projection that was never live, with its subscription.
-pub(crate) async fn forget(conn: &mut PgConnection, projection_id: &str) -> sqlx::Result<()> {
+pub(crate) async fn forget(conn: &mut Link<'_>, projection_id: &str) -> sqlx::Result<()> {
     sqlx::query("delete from es_projections where projection_id = $1 and role = 'building'")
         .bind(projection_id)
         .execute(&mut *conn)
@@ -100,7 +101,7 @@ pub(crate) async fn forget(conn: &mut PgConnection, projection_id: &str) -> sqlx
 }
 
 /// A first build has reached the horizon: from now on it is the live version.
-pub(crate) async fn go_live(conn: &mut PgConnection, projection_id: &str) -> sqlx::Result<()> {
+pub(crate) async fn go_live(conn: &mut Link<'_>, projection_id: &str) -> sqlx::Result<()> {
     sqlx::query("update es_projections set role = 'live', live_at = now() where projection_id = $1 and role = 'building'")
         .bind(projection_id)
         .execute(conn)

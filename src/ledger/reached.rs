@@ -1,9 +1,7 @@
 //! Whether a projection has reached a place in the log: what `wait` asks.
 
-use sqlx::PgConnection;
-
 use crate::cursor::Cursor;
-use crate::store;
+use crate::store::{self, Link};
 
 /// The answer to one look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +17,7 @@ pub(crate) enum Reached {
 /// Whether the live version of a projection, or the newest while none is live, has applied everything up to a cursor.
 ///
 /// Also when its checkpoint is short of it, but no event of its categories lies between and none can appear any more.
-pub(crate) async fn reached(conn: &mut PgConnection, name: &str, target: Cursor) -> store::Result<Reached> {
+pub(crate) async fn reached(conn: &mut Link<'_>, name: &str, target: Cursor) -> store::Result<Reached> {
     let horizon = store::glance(conn).await?.horizon;
     let answer: Option<bool> = sqlx::query_scalar(
         "select (s.last_transaction_id, s.last_position) >= ($2::xid8, $3)

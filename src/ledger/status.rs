@@ -3,14 +3,14 @@
 //! The field names are a contract with scripts and dashboards.
 
 use serde::Serialize;
+use sqlx::Row;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
-use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::phases::Trouble;
 use crate::cursor::Cursor;
-use crate::store::{self, Blocker, Glance, Horizon};
+use crate::store::{self, Blocker, Glance, Horizon, Link};
 
 /// Transactions that have been open for less are nobody's trouble yet, in seconds.
 const BLOCKER_MIN_AGE: f64 = 1.0;
@@ -125,11 +125,7 @@ pub(crate) enum LagSource {
 }
 
 /// Reads the status as the database has it. Projections are those whose name is in `only`, or all.
-pub(crate) async fn read(
-    conn: &mut PgConnection,
-    lag: LagSource,
-    only: Option<&str>,
-) -> store::Result<Status> {
+pub(crate) async fn read(conn: &mut Link<'_>, lag: LagSource, only: Option<&str>) -> store::Result<Status> {
     let glance = store::glance(conn).await?;
     Ok(Status {
         store: read_store(conn, &glance).await?,
@@ -138,7 +134,7 @@ pub(crate) async fn read(
     })
 }
 
-async fn read_store(conn: &mut PgConnection, glance: &Glance) -> store::Result<StoreStatus> {
+async fn read_store(conn: &mut Link<'_>, glance: &Glance) -> store::Result<StoreStatus> {
     let unproven = store::why_unproven(conn).await?;
     let tier = u8::from(unproven.is_none());
     let blockers = store::blockers(conn, BLOCKER_MIN_AGE, tier).await?;
@@ -154,7 +150,7 @@ async fn read_store(conn: &mut PgConnection, glance: &Glance) -> store::Result<S
 }
 
 async fn read_projections(
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     lag: LagSource,
     only: Option<&str>,
     horizon: &Horizon,
@@ -225,7 +221,7 @@ fn projection(row: &PgRow) -> sqlx::Result<ProjectionStatus> {
 }
 
 /// Projections that could not be built: they have a published line and no subscription.
-async fn read_unbuilt(conn: &mut PgConnection, only: Option<&str>) -> sqlx::Result<Vec<ProjectionStatus>> {
+async fn read_unbuilt(conn: &mut Link<'_>, only: Option<&str>) -> sqlx::Result<Vec<ProjectionStatus>> {
     let rows: Vec<(String, i32, String, Option<Json<Trouble>>)> = sqlx::query_as(
         "select split_part(ph.subscription_id, '@', 1), split_part(ph.subscription_id, '@', 2)::int, ph.phase, ph.error
          from es_phases ph
@@ -254,7 +250,7 @@ async fn read_unbuilt(conn: &mut PgConnection, only: Option<&str>) -> sqlx::Resu
     Ok(rows.into_iter().map(unbuilt).collect())
 }
 
-async fn read_replicas(conn: &mut PgConnection) -> store::Result<Vec<ReplicaStatus>> {
+async fn read_replicas(conn: &mut Link<'_>) -> store::Result<Vec<ReplicaStatus>> {
     let rows = sqlx::query(
         "select r.replica_id, r.host, r.started_at, r.heartbeat_at, r.draining,
                 (select count(*) from es_subscriptions s where s.holder = r.replica_id) as leases

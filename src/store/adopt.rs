@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::AssertSqlSafe;
 
-use super::Result;
 use super::migrate::{MIGRATIONS, apply_after, ensure_table, record, stay_in_schema};
+use super::{Link, Result};
 use crate::error::EventStoreError;
 
 /// So many positions are backfilled in one transaction: a fraction of a second.
@@ -60,7 +60,7 @@ const PLAIN: [(&str, &[(&str, &str)]); 3] = [
 ];
 
 /// Whether there is a store to adopt. Tables of these names without the plain columns are an error.
-pub(crate) async fn is_plain(conn: &mut PgConnection) -> Result<bool> {
+pub(crate) async fn is_plain(conn: &mut Link<'_>) -> Result<bool> {
     let mut missing_tables = Vec::new();
     for (table, wanted) in PLAIN {
         let columns: Vec<(String, String)> = sqlx::query_as(
@@ -97,7 +97,7 @@ pub(crate) async fn is_plain(conn: &mut PgConnection) -> Result<bool> {
 }
 
 /// Brings a plain store to the current schema. The caller holds the migration lock on another connection.
-pub(crate) async fn adopt(conn: &mut PgConnection) -> Result<()> {
+pub(crate) async fn adopt(conn: &mut Link<'_>) -> Result<()> {
     for step in COLUMNS {
         short(conn, Step::Run(step)).await?;
     }
@@ -148,7 +148,7 @@ const COLUMNS: [&str; 3] = [
 ];
 
 /// The migration that fills in the category of events that are only inserted.
-async fn fill_trigger(tx: &mut PgConnection) -> Result<()> {
+async fn fill_trigger(tx: &mut Link<'_>) -> Result<()> {
     stay_in_schema(tx).await?;
     sqlx::raw_sql(
         "drop trigger if exists es_events_fill_category on es_events; drop function if exists es_fill_category()",
@@ -162,7 +162,7 @@ async fn fill_trigger(tx: &mut PgConnection) -> Result<()> {
 /// Fills what plain rows lack, slice by slice, each in a transaction of its own. Writers go on meanwhile, so a pass ends
 /// when it finds less than a slice. Returns the xid from which on older writers may have left the last stamp of a stream
 /// behind.
-async fn backfill(conn: &mut PgConnection) -> Result<i64> {
+async fn backfill(conn: &mut Link<'_>) -> Result<i64> {
     let streams = format!(
         "update es_streams set stream_category = coalesce(stream_category, split_part(stream_id, '-', 1)),
              created_at = coalesce(created_at, now()), updated_at = coalesce(updated_at, now())
@@ -216,7 +216,7 @@ enum Step<'s> {
 
 impl Step<'_> {
     /// Returns how many rows were changed.
-    async fn take(self, tx: &mut PgConnection) -> Result<u64> {
+    async fn take(self, tx: &mut Link<'_>) -> Result<u64> {
         match self {
             Self::Run(sql) => {
                 return Ok(sqlx::raw_sql(AssertSqlSafe(sql)).execute(tx).await?.rows_affected());
@@ -229,11 +229,11 @@ impl Step<'_> {
 }
 
 /// Takes a step in a short transaction, again and again until nobody is in its way.
-async fn short(conn: &mut PgConnection, step: Step<'_>) -> Result<u64> {
+async fn short(conn: &mut Link<'_>, step: Step<'_>) -> Result<u64> {
     let mut tries = 1;
     loop {
         let mut tx = conn.begin().await?;
-        sqlx::query(SHORT).execute(&mut *tx).await?;
+        sqlx::query(SHORT).execute(&mut tx).await?;
         match step.take(&mut tx).await {
             Ok(rows) => {
                 tx.commit().await?;
@@ -252,7 +252,7 @@ async fn short(conn: &mut PgConnection, step: Step<'_>) -> Result<u64> {
 }
 
 /// An index that an interrupted build left invalid is dropped and built again.
-async fn build_index(conn: &mut PgConnection, index: &str, definition: &'static str) -> Result<()> {
+async fn build_index(conn: &mut Link<'_>, index: &str, definition: &'static str) -> Result<()> {
     let valid: Option<bool> =
         sqlx::query_scalar("select indisvalid from pg_index where indexrelid = to_regclass($1)")
             .bind(index)
@@ -269,7 +269,7 @@ async fn build_index(conn: &mut PgConnection, index: &str, definition: &'static 
 }
 
 /// Proves, beside running writers, that the columns can be made mandatory; the final step then need not scan.
-async fn require_values(conn: &mut PgConnection) -> Result<()> {
+async fn require_values(conn: &mut Link<'_>) -> Result<()> {
     let statements = [
         "alter table es_events drop constraint if exists es_events_whole",
         "alter table es_events add constraint es_events_whole check (
@@ -305,7 +305,7 @@ async fn require_values(conn: &mut PgConnection) -> Result<()> {
 
 /// Makes the columns mandatory and applies the other migrations, while nobody is in the middle of anything. Tables are
 /// locked in the order of writers, the stream's row first.
-async fn finish(tx: &mut PgConnection, since: i64) -> Result<()> {
+async fn finish(tx: &mut Link<'_>, since: i64) -> Result<()> {
     stay_in_schema(tx).await?;
     sqlx::raw_sql(
         "lock table es_streams, es_events, es_subscriptions in access exclusive mode;

@@ -1,10 +1,8 @@
 //! Loading and saving aggregates.
 
-use sqlx::PgConnection;
-
 use super::append::{Columns, append};
 use super::read::read_stream;
-use super::{EventStore, Result};
+use super::{EventStore, Link, Result};
 use crate::aggregate::{Aggregate, AggregateRoot};
 use crate::error::EventStoreError;
 use crate::event::{EventData, RecordedEvent};
@@ -20,7 +18,7 @@ impl EventStore {
     /// [`Deserialization`](EventStoreError::Deserialization) for an event that does not fit `A::Event`,
     /// [`CorruptStream`](EventStoreError::CorruptStream) when versions are missing.
     pub async fn load<A: Aggregate>(&self, id: &str) -> Result<Option<AggregateRoot<A>>> {
-        let mut conn = self.pool().acquire().await?;
+        let mut conn = self.link().await?;
         load(&mut conn, id).await
     }
 
@@ -43,25 +41,19 @@ impl EventStore {
         if !root.has_pending() {
             return Ok(());
         }
-        let mut conn = self.pool().acquire().await?;
+        let mut conn = self.link().await?;
         save(&mut conn, root).await
     }
 }
 
-pub(crate) async fn load<A: Aggregate>(
-    conn: &mut PgConnection,
-    id: &str,
-) -> Result<Option<AggregateRoot<A>>> {
+pub(crate) async fn load<A: Aggregate>(conn: &mut Link<'_>, id: &str) -> Result<Option<AggregateRoot<A>>> {
     let mut root = AggregateRoot::new(id);
     catch_up(conn, &mut root).await?;
     Ok((root.version() > 0).then_some(root))
 }
 
 /// Replays what the stream has beyond the root's version, page by page.
-pub(crate) async fn catch_up<A: Aggregate>(
-    conn: &mut PgConnection,
-    root: &mut AggregateRoot<A>,
-) -> Result<()> {
+pub(crate) async fn catch_up<A: Aggregate>(conn: &mut Link<'_>, root: &mut AggregateRoot<A>) -> Result<()> {
     loop {
         let query = StreamQuery {
             direction: ReadDirection::Forward,
@@ -86,7 +78,7 @@ pub(crate) async fn catch_up<A: Aggregate>(
 }
 
 /// Appends the pending events and, only when that succeeded, takes them out of the root.
-pub(crate) async fn save<A: Aggregate>(conn: &mut PgConnection, root: &mut AggregateRoot<A>) -> Result<()> {
+pub(crate) async fn save<A: Aggregate>(conn: &mut Link<'_>, root: &mut AggregateRoot<A>) -> Result<()> {
     let stream_id = root.stream_id().to_owned();
     let expected =
         if root.version() == 0 { ExpectedVersion::NoStream } else { ExpectedVersion::Exact(root.version()) };

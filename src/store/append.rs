@@ -2,10 +2,10 @@
 
 use serde_json::value::{RawValue, to_raw_value};
 use sqlx::types::Json;
-use sqlx::{PgConnection, PgExecutor, Postgres, Row, Transaction};
+use sqlx::{PgExecutor, Postgres, Row, Transaction};
 use uuid::Uuid;
 
-use super::{EventStore, Result};
+use super::{EventStore, Link, Result};
 use crate::cursor::Cursor;
 use crate::error::EventStoreError;
 use crate::event::{Event, EventData};
@@ -54,7 +54,8 @@ impl EventStore {
         expected: ExpectedVersion,
         events: &[Event<E>],
     ) -> Result<Appended> {
-        append(self.pool(), stream_id, Some(category), expected, Columns::new(stream_id, events, None)?).await
+        let columns = Columns::new(stream_id, events, None)?;
+        append(&mut self.link().await?, stream_id, Some(category), expected, columns).await
     }
 
     /// Appends as [`append`](Self::append) does, as part of the caller's transaction.
@@ -71,7 +72,8 @@ impl EventStore {
         expected: ExpectedVersion,
         events: &[Event<E>],
     ) -> Result<Appended> {
-        append(&mut **tx, stream_id, Some(category), expected, Columns::new(stream_id, events, None)?).await
+        let columns = Columns::new(stream_id, events, None)?;
+        append(&mut Link::part(tx, self.pooled), stream_id, Some(category), expected, columns).await
     }
 
     /// Appends events of many streams in the order given, each stream at whatever version it has, in one statement and
@@ -80,8 +82,7 @@ impl EventStore {
     /// # Errors
     /// [`DuplicateEvent`](EventStoreError::DuplicateEvent) when one of them is in the log already; nothing is appended then.
     pub async fn append_many(&self, events: &[ImportEvent]) -> Result<Option<Cursor>> {
-        let mut conn = self.pool().acquire().await?;
-        append_many(&mut conn, events).await
+        append_many(&mut self.link().await?, events).await
     }
 }
 
@@ -153,8 +154,8 @@ pub(crate) async fn append<'c>(
     Ok(Appended { version: row.try_get(0)?, cursor })
 }
 
-pub(crate) async fn append_many<'e>(
-    conn: &mut PgConnection,
+pub(crate) async fn append_many<'c, 'e>(
+    executor: impl PgExecutor<'c>,
     events: impl IntoIterator<Item = &'e ImportEvent, IntoIter: Clone>,
 ) -> Result<Option<Cursor>> {
     let events = events.into_iter();
@@ -176,7 +177,7 @@ pub(crate) async fn append_many<'e>(
     .bind(column(&events, |event| Json(&*event.data)))
     .bind(column(&events, |event| Json(&*event.metadata)))
     .bind(column(&events, |event| event.event_id))
-    .fetch_one(conn)
+    .fetch_one(executor)
     .await?;
     let stamp: i64 = row.try_get(0)?;
     Ok(Some(Cursor { transaction_id: stamp.cast_unsigned(), global_position: row.try_get(1)? }))

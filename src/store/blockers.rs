@@ -3,9 +3,9 @@
 use std::fmt;
 
 use serde::Serialize;
-use sqlx::{FromRow, PgConnection, Row};
+use sqlx::{FromRow, Row};
 
-use super::Result;
+use super::{Link, Result};
 
 /// What kind of transaction it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -106,11 +106,7 @@ impl fmt::Display for Blocker {
 /// Names everybody who has had an xid for at least `min_age_seconds`: who holds the horizon first, then the oldest.
 ///
 /// `state` and age of other roles' sessions are null without `pg_read_all_stats`.
-pub(crate) async fn blockers(
-    conn: &mut PgConnection,
-    min_age_seconds: f64,
-    tier: u8,
-) -> Result<Vec<Blocker>> {
+pub(crate) async fn blockers(conn: &mut Link<'_>, min_age_seconds: f64, tier: u8) -> Result<Vec<Blocker>> {
     let sql = "
         with writers as (
             select pid, null::text as gid, backend_xid as xid, datname::text as database, usename::text as username,

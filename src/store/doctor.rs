@@ -1,11 +1,10 @@
 //! The doctor: looks at everything that order rests on, and says of each thing how it is and what to do.
 
 use serde::Serialize;
-use sqlx::PgConnection;
 
 use super::health::unsound;
 use super::order::{Home, Order, skipped};
-use super::{Result, blockers, glance, why_unproven};
+use super::{Link, Result, blockers, glance, why_unproven};
 
 /// How a thing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -47,7 +46,7 @@ impl Finding {
 }
 
 /// Examines everything. On a standby only what can be seen there.
-pub(crate) async fn examine(conn: &mut PgConnection) -> Result<Vec<Finding>> {
+pub(crate) async fn examine(conn: &mut Link<'_>) -> Result<Vec<Finding>> {
     let in_recovery: bool = sqlx::query_scalar("select pg_is_in_recovery()").fetch_one(&mut *conn).await?;
     let mut findings = vec![if in_recovery {
         Finding::poor(
@@ -86,7 +85,7 @@ pub(crate) async fn examine(conn: &mut PgConnection) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-async fn stamps(conn: &mut PgConnection) -> Result<Finding> {
+async fn stamps(conn: &mut Link<'_>) -> Result<Finding> {
     let Order { greatest_stamp, next_transaction_id, is_ahead } = Order::read(conn).await?;
     let found = format!("the greatest stamp is {greatest_stamp}, the next transaction {next_transaction_id}");
     Ok(if is_ahead {
@@ -100,7 +99,7 @@ async fn stamps(conn: &mut PgConnection) -> Result<Finding> {
     })
 }
 
-async fn home(conn: &mut PgConnection) -> Result<Finding> {
+async fn home(conn: &mut Link<'_>) -> Result<Finding> {
     let home = Home::read(conn).await?;
     Ok(if home.moved() {
         Finding::poor(
@@ -116,7 +115,7 @@ async fn home(conn: &mut PgConnection) -> Result<Finding> {
     })
 }
 
-async fn passed_unseen(conn: &mut PgConnection) -> Result<Finding> {
+async fn passed_unseen(conn: &mut Link<'_>) -> Result<Finding> {
     let skipped = skipped(conn).await?;
     let Some(worst) = skipped.iter().max_by_key(|skipped| skipped.events) else {
         return Ok(Finding::good("checkpoints", "none has passed an event unseen"));
@@ -132,7 +131,7 @@ async fn passed_unseen(conn: &mut PgConnection) -> Result<Finding> {
 }
 
 /// The sequence that positions are drawn from must not be behind them: logical replication carries no sequences.
-async fn positions(conn: &mut PgConnection) -> Result<Finding> {
+async fn positions(conn: &mut Link<'_>) -> Result<Finding> {
     let (drawn, head): (Option<i64>, i64) = sqlx::query_as(
         "select es_drawn_position(), (select coalesce(max(global_position), 0) from es_events)",
     )
@@ -151,7 +150,7 @@ async fn positions(conn: &mut PgConnection) -> Result<Finding> {
 }
 
 /// Streams whose versions do not come in the order in which the log is read. One walk along the stream index.
-async fn inversions(conn: &mut PgConnection) -> Result<Finding> {
+async fn inversions(conn: &mut Link<'_>) -> Result<Finding> {
     let found: Option<(i64, String)> = sqlx::query_as(
         "select count(*), min(stream_id) from (
              select stream_id, (transaction_id, global_position)
@@ -172,7 +171,7 @@ async fn inversions(conn: &mut PgConnection) -> Result<Finding> {
     })
 }
 
-async fn holders(conn: &mut PgConnection) -> Result<Finding> {
+async fn holders(conn: &mut Link<'_>) -> Result<Finding> {
     let tier = u8::from(why_unproven(conn).await?.is_none());
     let seen = glance(conn).await?;
     let open = blockers(conn, 1.0, tier).await?;
@@ -196,7 +195,7 @@ async fn holders(conn: &mut PgConnection) -> Result<Finding> {
     ))
 }
 
-async fn sight(conn: &mut PgConnection) -> Result<Finding> {
+async fn sight(conn: &mut Link<'_>) -> Result<Finding> {
     let sees: bool = sqlx::query_scalar("select pg_has_role(current_user, 'pg_read_all_stats', 'usage')")
         .fetch_one(conn)
         .await?;
@@ -211,7 +210,7 @@ async fn sight(conn: &mut PgConnection) -> Result<Finding> {
     })
 }
 
-async fn subscriber(conn: &mut PgConnection) -> Result<Finding> {
+async fn subscriber(conn: &mut Link<'_>) -> Result<Finding> {
     let replicated: bool = sqlx::query_scalar(
         "select exists (select from pg_subscription_rel where srrelid = 'es_events'::regclass)",
     )

@@ -2,10 +2,8 @@
 //!
 //! One question to the catalogs, asked at every start and before every verb; milliseconds at any size of the log.
 
-use sqlx::PgConnection;
-
-use super::Result;
 use super::order::require_order;
+use super::{Link, Result};
 use crate::error::EventStoreError;
 
 /// The indexes of `es_events` that appending and reading rest on: columns, name, whether it is unique.
@@ -23,7 +21,7 @@ const INDEXES: [(&str, &str, bool); 5] = [
 /// # Errors
 /// [`InRecovery`](EventStoreError::InRecovery), [`Unsound`](EventStoreError::Unsound) and
 /// [`AheadOfCluster`](EventStoreError::AheadOfCluster).
-pub(crate) async fn require_sound(conn: &mut PgConnection) -> Result<()> {
+pub(crate) async fn require_sound(conn: &mut Link<'_>) -> Result<()> {
     if sqlx::query_scalar("select pg_is_in_recovery()").fetch_one(&mut *conn).await? {
         return Err(EventStoreError::InRecovery);
     }
@@ -36,7 +34,7 @@ pub(crate) async fn require_sound(conn: &mut PgConnection) -> Result<()> {
 /// What is wrong with indexes and the sequence of positions, and what to do about it.
 ///
 /// An index is known by its columns, whatever its name. One that is being built, or whose building failed, does not count.
-pub(super) async fn unsound(conn: &mut PgConnection) -> Result<Option<(String, String)>> {
+pub(super) async fn unsound(conn: &mut Link<'_>) -> Result<Option<(String, String)>> {
     let (sequence, cache, indexes): (Option<String>, Option<i64>, Vec<String>) = sqlx::query_as(
         "select seqrelid::regclass::text, seqcache,
                     array(select case when i.indisunique then 'unique ' else '' end
@@ -78,7 +76,7 @@ pub(super) async fn unsound(conn: &mut PgConnection) -> Result<Option<(String, S
 }
 
 /// The schema that has a store which this session does not see.
-pub(super) async fn unseen_schema(conn: &mut PgConnection) -> Result<Option<String>> {
+pub(super) async fn unseen_schema(conn: &mut Link<'_>) -> Result<Option<String>> {
     Ok(sqlx::query_scalar(
         "select quote_ident(n.nspname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
          where c.relname = 'es_migrations' and c.relkind = 'r' and not pg_table_is_visible(c.oid)

@@ -8,10 +8,10 @@
 
 use std::collections::HashMap;
 
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 use uuid::Uuid;
 
-use super::Result;
+use super::{Link, Result};
 
 /// A proof that nothing below it can still be appended.
 ///
@@ -56,7 +56,7 @@ pub(crate) struct Observation {
 /// Looks once: the tier-0 horizon, and what it uncovered since `previous`.
 ///
 /// A previous horizon of an earlier incarnation is worthless, so then nothing is counted and the caller starts over.
-pub(crate) async fn observe(conn: &mut PgConnection, previous: Option<&Horizon>) -> Result<Observation> {
+pub(crate) async fn observe(conn: &mut Link<'_>, previous: Option<&Horizon>) -> Result<Observation> {
     let since = previous.map(|horizon| horizon.transaction_id.to_string());
     let sql = "
         with seen as materialized (
@@ -97,7 +97,7 @@ pub(crate) struct Floor {
 
 /// Raises the floor to the newest transaction that anybody can have. In a transaction of its own, which commits before
 /// this returns.
-pub(crate) async fn raise_floor(conn: &mut PgConnection) -> Result<Floor> {
+pub(crate) async fn raise_floor(conn: &mut Link<'_>) -> Result<Floor> {
     let (_, incarnation): (String, Option<Uuid>) = sqlx::query_as(
         "select es_raise_stamp_floor(es_counted(pg_snapshot_xmax(pg_current_snapshot())))::text,
                 es_current_incarnation()",
@@ -110,7 +110,7 @@ pub(crate) async fn raise_floor(conn: &mut PgConnection) -> Result<Floor> {
 /// Looks at who is running, and proves as much as can be proven below the floor.
 ///
 /// `None` when the server has begun another life since the floor was raised: a crash may have taken the raise with it.
-pub(crate) async fn prove(conn: &mut PgConnection, floor: Floor) -> Result<Option<Horizon>> {
+pub(crate) async fn prove(conn: &mut Link<'_>, floor: Floor) -> Result<Option<Horizon>> {
     let (transaction_id, incarnation): (i64, Option<Uuid>) =
         sqlx::query_as("select es_proven_horizon()::text::bigint, es_current_incarnation()")
             .fetch_one(conn)
@@ -123,7 +123,7 @@ pub(crate) async fn prove(conn: &mut PgConnection, floor: Floor) -> Result<Optio
 /// What a horizon uncovers beyond an earlier one, and whether committed events are left beyond it. Asked in a later
 /// statement than the proof, and so with a newer snapshot.
 pub(crate) async fn uncovered(
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     previous: &Horizon,
     horizon: &Horizon,
 ) -> Result<(Growth, bool)> {
@@ -145,7 +145,7 @@ pub(crate) async fn uncovered(
 /// Why this session cannot prove a horizon and has to take the oldest running transaction for it; `None` when it can.
 ///
 /// That is tier 0: always right, and held up by every transaction of the cluster that has an xid.
-pub(crate) async fn why_unproven(conn: &mut PgConnection) -> Result<Option<String>> {
+pub(crate) async fn why_unproven(conn: &mut Link<'_>) -> Result<Option<String>> {
     Ok(sqlx::query_scalar(
         "select coalesce(es_why_unproven(),
                          case when not has_function_privilege('es_raise_stamp_floor(xid8)', 'execute')
@@ -169,7 +169,7 @@ pub(crate) struct Glance {
 /// Looks without a daemon: for readers without a checkpoint, and for whoever wants to know how things are.
 ///
 /// In a log that no daemon has looked at, the server's life has no name yet; no batch takes such a horizon.
-pub(crate) async fn glance(conn: &mut PgConnection) -> Result<Glance> {
+pub(crate) async fn glance(conn: &mut Link<'_>) -> Result<Glance> {
     let (transaction_id, incarnation): (i64, Option<Uuid>) =
         sqlx::query_as("select es_proven_horizon()::text::bigint, es_current_incarnation()")
             .fetch_one(&mut *conn)
@@ -190,7 +190,7 @@ pub(crate) async fn glance(conn: &mut PgConnection) -> Result<Glance> {
 }
 
 /// Committed events that readers must not see yet, by category: those from the horizon on.
-pub(crate) async fn withheld(conn: &mut PgConnection, horizon: &Horizon) -> Result<Growth> {
+pub(crate) async fn withheld(conn: &mut Link<'_>, horizon: &Horizon) -> Result<Growth> {
     let rows: Vec<(String, i64)> =
         sqlx::query_as("select category, events from es_growth($1::xid8, '18446744073709551615'::xid8)")
             .bind(horizon.transaction_id.to_string())

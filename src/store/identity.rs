@@ -2,10 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::Result;
+use super::{Link, Result};
 
 /// Where an event of a known id stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +16,7 @@ pub(crate) struct Known {
 }
 
 /// Those of these ids that are in the log.
-pub(crate) async fn known(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Known>> {
+pub(crate) async fn known(conn: &mut Link<'_>, ids: &[Uuid]) -> Result<Vec<Known>> {
     let rows: Vec<(Uuid, String, i64, String)> = sqlx::query_as(
         "select event_id, stream_id, stream_version, event_type from es_events where event_id = any ($1)",
     )
@@ -34,7 +33,7 @@ pub(crate) async fn known(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<K
 }
 
 /// All ids of the log within a range, in order.
-pub(crate) async fn ids_in(conn: &mut PgConnection, range: RangeInclusive<Uuid>) -> Result<Vec<Uuid>> {
+pub(crate) async fn ids_in(conn: &mut Link<'_>, range: RangeInclusive<Uuid>) -> Result<Vec<Uuid>> {
     Ok(sqlx::query_scalar(
         "select event_id from es_events where event_id between $1 and $2 order by event_id",
     )
@@ -45,7 +44,7 @@ pub(crate) async fn ids_in(conn: &mut PgConnection, range: RangeInclusive<Uuid>)
 }
 
 /// The greatest id of the log within a range.
-pub(crate) async fn last_id_in(conn: &mut PgConnection, range: RangeInclusive<Uuid>) -> Result<Option<Uuid>> {
+pub(crate) async fn last_id_in(conn: &mut Link<'_>, range: RangeInclusive<Uuid>) -> Result<Option<Uuid>> {
     Ok(sqlx::query_scalar(
         "select event_id from es_events where event_id between $1 and $2 order by event_id desc limit 1",
     )

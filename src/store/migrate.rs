@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::AssertSqlSafe;
 
 use super::health::{require_sound, unseen_schema};
-use super::{Result, adopt};
+use super::{Link, Result, Source, adopt};
 use crate::error::EventStoreError;
 
 /// One step of the schema. Never edited once released: a change is a new step.
@@ -61,56 +61,56 @@ const LOCK: &str = "select pg_try_advisory_xact_lock(hashtextextended('foldd mig
 /// How long to wait before asking for the lock again.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
-/// Needs two connections of the pool while it adopts a store, else one.
-pub(crate) async fn migrate(pool: &PgPool) -> Result<Migrated> {
-    let mut conn = pool.acquire().await?;
+/// Brings the schema up to date, over two links while it adopts a store, else over one.
+pub(crate) async fn migrate(source: &Source) -> Result<Migrated> {
+    let mut conn = source.link().await?;
     let from = applied_version(&mut conn).await?;
     if from == KNOWN {
         refuse_altered(&mut conn).await?;
         require_sound(&mut conn).await?;
         return Ok(Migrated { from, to: KNOWN, adopted: false });
     }
-    drop(conn);
 
-    let mut guard = lock(pool).await?;
+    // Whoever does not get the lock asks again later, without a transaction in between: an index that is built
+    // concurrently waits for every snapshot that is older, and somebody waiting inside `pg_advisory_xact_lock` holds one.
+    let mut guard = loop {
+        let mut guard = conn.begin().await?;
+        if try_lock(&mut guard).await? {
+            break guard;
+        }
+        guard.rollback().await?;
+        tokio::time::sleep(LOCK_PAUSE).await;
+    };
     let from = applied_version(&mut guard).await?;
     refuse_altered(&mut guard).await?;
     let adopted = from == 0 && adopt::is_plain(&mut guard).await?;
     if adopted {
         tracing::info!("adopting a store of the plain shape");
-        let mut conn = pool.acquire().await?;
-        adopt::adopt(&mut conn).await?;
+        adopt::adopt(&mut source.link().await?).await?;
         guard.commit().await?;
     } else {
         apply_after(&mut guard, from).await?;
         guard.commit().await?;
     }
-    require_sound(&mut *pool.acquire().await?).await?;
+    require_sound(&mut conn).await?;
     if from != KNOWN {
         tracing::info!(from, to = KNOWN, "schema migrated");
     }
     Ok(Migrated { from, to: KNOWN, adopted })
 }
 
-/// Begins the transaction that holds the migration lock.
-///
-/// Whoever does not get it asks again later, without a transaction in between: an index that is built concurrently
-/// waits for every snapshot that is older, and somebody waiting inside `pg_advisory_xact_lock` holds one.
-async fn lock(pool: &PgPool) -> Result<Transaction<'static, Postgres>> {
-    loop {
-        let mut guard = pool.begin().await?;
-        if sqlx::query_scalar(LOCK).fetch_one(&mut *guard).await? {
-            // It may be idle for as long as the adoption beside it takes.
-            sqlx::query("set local idle_in_transaction_session_timeout = 0").execute(&mut *guard).await?;
-            return Ok(guard);
-        }
-        guard.rollback().await?;
-        tokio::time::sleep(LOCK_PAUSE).await;
+/// Asks for the migration lock, which the unit then holds until it ends.
+async fn try_lock(guard: &mut Link<'_>) -> Result<bool> {
+    let taken = sqlx::query_scalar(LOCK).fetch_one(&mut *guard).await?;
+    if taken {
+        // It may be idle for as long as the adoption beside it takes.
+        sqlx::query("set local idle_in_transaction_session_timeout = 0").execute(guard).await?;
     }
+    Ok(taken)
 }
 
 /// Fails unless the schema is exactly the one this program needs.
-pub(crate) async fn require_current(conn: &mut PgConnection) -> Result<()> {
+pub(crate) async fn require_current(conn: &mut Link<'_>) -> Result<()> {
     let found = applied_version(conn).await?;
     if found == 0
         && let Some(schema) = unseen_schema(conn).await?
@@ -131,7 +131,7 @@ pub(crate) async fn require_current(conn: &mut PgConnection) -> Result<()> {
 }
 
 /// The version in the database, 0 for none; an error when it is newer than this program.
-pub(crate) async fn applied_version(conn: &mut PgConnection) -> Result<i32> {
+pub(crate) async fn applied_version(conn: &mut Link<'_>) -> Result<i32> {
     let exists: bool =
         sqlx::query_scalar("select to_regclass('es_migrations') is not null").fetch_one(&mut *conn).await?;
     if !exists {
@@ -150,7 +150,7 @@ pub(crate) async fn applied_version(conn: &mut PgConnection) -> Result<i32> {
 ///
 /// Functions keep the search path they are created under, so it is reduced to that schema here: whatever a caller's
 /// path is later, they find foldd's tables and nobody else's.
-pub(crate) async fn apply_after(conn: &mut PgConnection, from: i32) -> Result<()> {
+pub(crate) async fn apply_after(conn: &mut Link<'_>, from: i32) -> Result<()> {
     stay_in_schema(conn).await?;
     ensure_table(conn).await?;
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > from) {
@@ -161,7 +161,7 @@ pub(crate) async fn apply_after(conn: &mut PgConnection, from: i32) -> Result<()
 }
 
 /// Reduces the transaction's search path to the schema that the log is in, or will be.
-pub(crate) async fn stay_in_schema(conn: &mut PgConnection) -> Result<()> {
+pub(crate) async fn stay_in_schema(conn: &mut Link<'_>) -> Result<()> {
     sqlx::query(
         "select set_config('search_path', quote_ident(coalesce(
              (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -172,7 +172,7 @@ pub(crate) async fn stay_in_schema(conn: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn ensure_table(conn: &mut PgConnection) -> Result<()> {
+pub(crate) async fn ensure_table(conn: &mut Link<'_>) -> Result<()> {
     sqlx::query(
         "create table if not exists es_migrations (
              version    integer     not null,
@@ -186,7 +186,7 @@ pub(crate) async fn ensure_table(conn: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn record(conn: &mut PgConnection, migration: &Migration) -> Result<()> {
+pub(crate) async fn record(conn: &mut Link<'_>, migration: &Migration) -> Result<()> {
     sqlx::query("insert into es_migrations (version, name, checksum) values ($1, $2, md5($3))")
         .bind(migration.version)
         .bind(migration.name)
@@ -196,7 +196,7 @@ pub(crate) async fn record(conn: &mut PgConnection, migration: &Migration) -> Re
     Ok(())
 }
 
-async fn refuse_altered(conn: &mut PgConnection) -> Result<()> {
+async fn refuse_altered(conn: &mut Link<'_>) -> Result<()> {
     if applied_version(conn).await? == 0 {
         return Ok(());
     }

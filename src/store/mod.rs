@@ -13,6 +13,7 @@
 //! **Where next.** `append` writes, `read` reads, `horizon` says how far and `blockers` who is in the way, `scope` joins
 //! several streams in one transaction, `snapshot` shortens loading, `migrate` sets up the schema or adopts a plain one,
 //! `order` notices and repairs what a restore does to stamps, `doctor` examines all of it.
+//! `link` is what the daemon and the command line connect with.
 
 mod adopt;
 mod aggregates;
@@ -22,6 +23,7 @@ mod doctor;
 mod health;
 mod horizon;
 mod identity;
+mod link;
 mod migrate;
 mod order;
 mod read;
@@ -41,8 +43,9 @@ pub(crate) use horizon::{
     Glance, Growth, Observation, glance, observe, prove, raise_floor, uncovered, why_unproven, withheld,
 };
 pub(crate) use identity::{Known, ids_in, known, last_id_in};
+pub(crate) use link::{Limits, Link, Source};
 pub use migrate::Migrated;
-pub(crate) use migrate::{KNOWN as SCHEMA_VERSION, require_current};
+pub(crate) use migrate::{KNOWN as SCHEMA_VERSION, migrate, require_current};
 pub(crate) use order::{Rebase, note_horizon, plan_rebase, rebase, settle};
 pub use read::Lag;
 pub(crate) use read::{Page, count_after, cursor_of, head, read_page_in, stream_page};
@@ -55,13 +58,42 @@ pub type Result<T, E = crate::error::EventStoreError> = std::result::Result<T, E
 #[derive(Debug, Clone)]
 pub struct EventStore {
     pool: PgPool,
+    pooled: bool,
 }
 
 impl EventStore {
     /// An event store over this pool. Nothing is asked of the database yet; see [`migrate`](Self::migrate).
+    ///
+    /// Where the pool's connections go through a transaction pooler, say so with
+    /// [`through_pooler`](Self::through_pooler).
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+        Self { pool, pooled: false }
+    }
+
+    /// For a pool whose connections go through a transaction pooler, such as PgBouncer with `pool_mode = transaction`.
+    ///
+    /// Each call is then one explicit transaction, two round trips longer, and prepares nothing by name. For statements
+    /// of your own, in a [`TransactionScope`] and elsewhere, give the pool `statement_cache_capacity(0)`, keep them in
+    /// transactions and mark them `persistent(false)`; in a scope that mark is not needed. PgBouncer also wants
+    /// `extra_float_digits(None)`.
+    ///
+    /// ```no_run
+    /// # async fn example(options: sqlx::postgres::PgConnectOptions) {
+    /// let options = options.statement_cache_capacity(0).extra_float_digits(None);
+    /// let pool = sqlx::PgPool::connect_lazy_with(options);
+    /// let store = foldd::EventStore::new(pool).through_pooler();
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn through_pooler(mut self) -> Self {
+        self.pooled = true;
+        self
+    }
+
+    /// A connection of the pool, for one call.
+    async fn link(&self) -> Result<Link<'static>> {
+        Ok(Link::lent(&self.pool, self.pooled).await?)
     }
 
     /// The pool it works with.
@@ -79,7 +111,7 @@ impl EventStore {
     /// [`NewerSchema`](crate::EventStoreError::NewerSchema) when the database is ahead of this program, and
     /// [`NotAdoptable`](crate::EventStoreError::NotAdoptable) when its tables are neither foldd's nor plain.
     pub async fn migrate(&self) -> Result<Migrated> {
-        migrate::migrate(&self.pool).await
+        migrate(&Source::Pool(self.pool.clone(), self.pooled)).await
     }
 
     /// Begins a transaction over several streams. See [`TransactionScope`] for when not to.
@@ -87,6 +119,6 @@ impl EventStore {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn begin_transaction(&self) -> Result<TransactionScope> {
-        Ok(TransactionScope::new(self.pool.begin().await?))
+        Ok(TransactionScope::new(Link::unit_of(&self.pool, self.pooled).await?))
     }
 }

@@ -7,9 +7,8 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::{Connection, PgConnection};
 
-use super::{Horizon, Result};
+use super::{Horizon, Link, Result};
 use crate::error::EventStoreError;
 
 /// Everybody who appends queues behind a rebase that waits for its lock; it gives up before it is noticed.
@@ -22,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// [`AheadOfCluster`](EventStoreError::AheadOfCluster).
-pub(crate) async fn require_order(conn: &mut PgConnection) -> Result<()> {
+pub(crate) async fn require_order(conn: &mut Link<'_>) -> Result<()> {
     let order = Order::read(conn).await?;
     if order.is_ahead {
         return Err(EventStoreError::AheadOfCluster {
@@ -38,7 +37,7 @@ pub(crate) async fn require_order(conn: &mut PgConnection) -> Result<()> {
 ///
 /// # Errors
 /// [`AheadOfCluster`](EventStoreError::AheadOfCluster) and [`Skipped`](EventStoreError::Skipped).
-pub(crate) async fn settle(conn: &mut PgConnection) -> Result<()> {
+pub(crate) async fn settle(conn: &mut Link<'_>) -> Result<()> {
     require_order(conn).await?;
     let home = Home::read(conn).await?;
     if home.moved() {
@@ -58,7 +57,7 @@ pub(crate) async fn settle(conn: &mut PgConnection) -> Result<()> {
 }
 
 /// Notes how far the log has been read, for the day when it is restored from a dump.
-pub(crate) async fn note_horizon(conn: &mut PgConnection, horizon: &Horizon) -> Result<()> {
+pub(crate) async fn note_horizon(conn: &mut Link<'_>, horizon: &Horizon) -> Result<()> {
     sqlx::query("select es_note_horizon($1::xid8)")
         .bind(horizon.transaction_id().to_string())
         .execute(conn)
@@ -75,7 +74,7 @@ pub(super) struct Order {
 }
 
 impl Order {
-    pub(super) async fn read(conn: &mut PgConnection) -> Result<Self> {
+    pub(super) async fn read(conn: &mut Link<'_>) -> Result<Self> {
         let (greatest_stamp, next_transaction_id, is_ahead) = sqlx::query_as(
             "select greatest_stamp::text::bigint, next_transaction_id::text::bigint, is_ahead from es_order()",
         )
@@ -95,7 +94,7 @@ pub(super) struct Home {
 }
 
 impl Home {
-    pub(super) async fn read(conn: &mut PgConnection) -> Result<Self> {
+    pub(super) async fn read(conn: &mut Link<'_>) -> Result<Self> {
         let (system, timeline, noted_system, noted_timeline) = sqlx::query_as(
             "select w.system_identifier, w.timeline, m.system_identifier, m.timeline
              from es_where_we_are() w, es_meta m",
@@ -130,7 +129,7 @@ impl From<Skipped> for EventStoreError {
 }
 
 /// All of them: an index walk from each checkpoint's time to the end of the log.
-pub(crate) async fn skipped(conn: &mut PgConnection) -> Result<Vec<Skipped>> {
+pub(crate) async fn skipped(conn: &mut Link<'_>) -> Result<Vec<Skipped>> {
     let rows: Vec<(String, i64, i64)> =
         sqlx::query_as("select witness, events, first_position from es_skipped_events() order by 1")
             .fetch_all(conn)
@@ -161,7 +160,7 @@ pub(crate) struct Rebase {
 }
 
 /// What a rebase would do. Changes nothing.
-pub(crate) async fn plan_rebase(conn: &mut PgConnection) -> Result<Rebase> {
+pub(crate) async fn plan_rebase(conn: &mut Link<'_>) -> Result<Rebase> {
     let order = Order::read(conn).await?;
     let old_offset: i64 =
         sqlx::query_scalar("select es_counted('0')::text::bigint").fetch_one(&mut *conn).await?;
@@ -184,7 +183,7 @@ pub(crate) async fn plan_rebase(conn: &mut PgConnection) -> Result<Rebase> {
 ///
 /// # Errors
 /// [`Skipped`](EventStoreError::Skipped) when there is something to repair and `repair` was not said.
-pub(crate) async fn rebase(conn: &mut PgConnection, repair: bool) -> Result<Rebase> {
+pub(crate) async fn rebase(conn: &mut Link<'_>, repair: bool) -> Result<Rebase> {
     let plan = plan_rebase(conn).await?;
     if !plan.needed {
         settle(conn).await?;
@@ -198,11 +197,11 @@ pub(crate) async fn rebase(conn: &mut PgConnection, repair: bool) -> Result<Reba
     let mut tries = 1;
     loop {
         let mut tx = conn.begin().await?;
-        sqlx::query(LOCK_TIMEOUT).execute(&mut *tx).await?;
+        sqlx::query(LOCK_TIMEOUT).execute(&mut tx).await?;
         let done: sqlx::Result<(i64, i64, i64)> =
             sqlx::query_as("select old_offset, new_offset, restamped from es_rebase($1)")
                 .bind(repair)
-                .fetch_one(&mut *tx)
+                .fetch_one(&mut tx)
                 .await;
         match done {
             Ok((old_offset, new_offset, restamped)) => {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures_util::stream::BoxStream;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
-use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgExecutor, Row};
+use sqlx::{AssertSqlSafe, FromRow, PgExecutor, Row};
 
-use super::{EventStore, Horizon, Result};
+use super::{EventStore, Horizon, Link, Result};
 use crate::cursor::Cursor;
 use crate::error::EventStoreError;
 use crate::event::RecordedEvent;
@@ -62,7 +62,7 @@ impl EventStore {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn read_stream(&self, stream_id: &str, query: StreamQuery) -> Result<Vec<RecordedEvent>> {
-        self.read_stream_with(self.pool(), stream_id, query).await
+        self.read_stream_with(&mut self.link().await?, stream_id, query).await
     }
 
     /// Reads as [`read_stream`](Self::read_stream) does, on a connection or in a transaction of the caller's.
@@ -85,7 +85,7 @@ impl EventStore {
     pub async fn stream_exists(&self, stream_id: &str) -> Result<bool> {
         Ok(sqlx::query_scalar("select exists (select from es_streams where stream_id = $1)")
             .bind(stream_id)
-            .fetch_one(self.pool())
+            .fetch_one(&mut self.link().await?)
             .await?)
     }
 
@@ -112,7 +112,7 @@ impl EventStore {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn read_all_after(&self, after: impl Into<Cursor>, limit: i64) -> Result<Vec<RecordedEvent>> {
-        read_page(self.pool(), None, after.into(), limit).await
+        read_page(&mut self.link().await?, None, after.into(), limit).await
     }
 
     /// As [`read_all_after`](Self::read_all_after), the events of one category.
@@ -125,7 +125,7 @@ impl EventStore {
         after: impl Into<Cursor>,
         limit: i64,
     ) -> Result<Vec<RecordedEvent>> {
-        read_page(self.pool(), Some(&[category.to_owned()]), after.into(), limit).await
+        read_page(&mut self.link().await?, Some(&[category.to_owned()]), after.into(), limit).await
     }
 
     /// As [`read_all_after`](Self::read_all_after), the events of several categories, merged in order.
@@ -138,7 +138,7 @@ impl EventStore {
         after: impl Into<Cursor>,
         limit: i64,
     ) -> Result<Vec<RecordedEvent>> {
-        read_page(self.pool(), Some(categories), after.into(), limit).await
+        read_page(&mut self.link().await?, Some(categories), after.into(), limit).await
     }
 
     /// How far a subscription is behind: exact, of its categories, after its checkpoint. The id of a
@@ -147,7 +147,7 @@ impl EventStore {
     /// # Errors
     /// [`UnknownSubscription`](EventStoreError::UnknownSubscription) when there is no such subscription.
     pub async fn projection_lag(&self, subscription_id: &str) -> Result<Lag> {
-        let mut conn = self.pool().acquire().await?;
+        let mut conn = self.link().await?;
         let horizon = super::glance(&mut conn).await?.horizon;
         let row: Option<(i64, Option<f64>)> = sqlx::query_as(
             "select es_count_after(s.categories, s.last_transaction_id, s.last_position, $2::xid8),
@@ -157,7 +157,7 @@ impl EventStore {
         )
         .bind(subscription_id)
         .bind(horizon.transaction_id().to_string())
-        .fetch_optional(&mut *conn)
+        .fetch_optional(&mut conn)
         .await?;
         let (events, age) =
             row.ok_or_else(|| EventStoreError::UnknownSubscription(subscription_id.to_owned()))?;
@@ -232,7 +232,7 @@ pub(crate) struct Page<'a> {
 ///
 /// The horizon is consumed: it was proven before this statement begins, and only so is the page gapless.
 pub(crate) async fn read_page_in(
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     store_schema: &str,
     page: Page<'_>,
     horizon: Horizon,
@@ -257,7 +257,7 @@ pub(crate) async fn read_page_in(
 
 /// One page of the log, event by event as they arrive: whatever their sizes, one is held at a time.
 pub(crate) fn stream_page<'c>(
-    conn: &'c mut sqlx::PgConnection,
+    conn: &'c mut Link<'_>,
     categories: Option<&'c [String]>,
     after: Cursor,
     limit: i64,
@@ -275,7 +275,7 @@ pub(crate) fn stream_page<'c>(
 
 /// How many events of these categories (`None`: all) lie after a cursor and below a horizon.
 pub(crate) async fn count_after(
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     categories: Option<&[String]>,
     after: Cursor,
     horizon: &Horizon,
@@ -290,7 +290,7 @@ pub(crate) async fn count_after(
 }
 
 /// Behind the last committed event, readable already or not; the start of an empty log.
-pub(crate) async fn head(conn: &mut PgConnection) -> Result<Cursor> {
+pub(crate) async fn head(conn: &mut Link<'_>) -> Result<Cursor> {
     let last: Option<(i64, i64)> = sqlx::query_as(
         "select transaction_id::text::bigint, global_position from es_events
          order by transaction_id desc, global_position desc limit 1",
@@ -304,7 +304,7 @@ pub(crate) async fn head(conn: &mut PgConnection) -> Result<Cursor> {
 ///
 /// A position that was drawn and rolled back never gets an event: once there are higher ones and nothing is running
 /// that could still fill it, the event before it stands for it.
-pub(crate) async fn cursor_of(conn: &mut PgConnection, position: i64) -> Result<Option<Cursor>> {
+pub(crate) async fn cursor_of(conn: &mut Link<'_>, position: i64) -> Result<Option<Cursor>> {
     let found: Option<(i64, i64)> = sqlx::query_as(
         "select transaction_id::text::bigint, global_position from es_events
          where global_position <= $1

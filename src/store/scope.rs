@@ -1,12 +1,12 @@
 //! One transaction over several streams: read, decide, write.
 
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::PgConnection;
 
 use super::aggregates::{load, save};
 use super::append::{Columns, append};
 use super::read::RECORDED_IN_SCOPE;
 use super::snapshot::load_snapshotted;
-use super::{Appended, Result};
+use super::{Appended, Link, Result};
 use crate::aggregate::{Aggregate, AggregateRoot, Snapshot, stream_id};
 use crate::event::{Event, EventData, RecordedEvent};
 use crate::stream::ExpectedVersion;
@@ -50,7 +50,7 @@ use crate::stream::ExpectedVersion;
 /// ```
 #[derive(Debug)]
 pub struct TransactionScope {
-    tx: Transaction<'static, Postgres>,
+    tx: Link<'static>,
     /// Which versions of which streams were appended: (stream, after, up to).
     written: Vec<(String, i64, i64)>,
     taken: usize,
@@ -83,7 +83,7 @@ impl CommittedEvents {
 }
 
 impl TransactionScope {
-    pub(crate) fn new(tx: Transaction<'static, Postgres>) -> Self {
+    pub(crate) fn new(tx: Link<'static>) -> Self {
         Self { tx, written: Vec::new(), taken: 0 }
     }
 
@@ -113,7 +113,7 @@ impl TransactionScope {
     pub async fn load_for_update<A: Aggregate>(&mut self, id: &str) -> Result<Option<AggregateRoot<A>>> {
         sqlx::query("select from es_streams where stream_id = $1 for update")
             .bind(stream_id::<A>(id))
-            .execute(&mut *self.tx)
+            .execute(&mut self.tx)
             .await?;
         self.load(id).await
     }
@@ -161,7 +161,7 @@ impl TransactionScope {
         events: &[Event<E>],
     ) -> Result<Appended> {
         let columns = Columns::new(stream_id, events, None)?;
-        let appended = append(&mut *self.tx, stream_id, Some(category), expected, columns).await?;
+        let appended = append(&mut self.tx, stream_id, Some(category), expected, columns).await?;
         if let Ok(count @ 1..) = i64::try_from(events.len()) {
             self.written.push((stream_id.to_owned(), appended.version - count, appended.version));
         }
@@ -170,7 +170,7 @@ impl TransactionScope {
 
     /// The connection, for the caller's own SQL in the same transaction.
     pub fn tx(&mut self) -> &mut PgConnection {
-        &mut self.tx
+        self.tx.driver()
     }
 
     /// What was appended since the last call, as the log will have it if the scope commits.
@@ -184,7 +184,7 @@ impl TransactionScope {
                 .bind(stream_id)
                 .bind(after)
                 .bind(up_to)
-                .fetch_all(&mut *self.tx)
+                .fetch_all(&mut self.tx)
                 .await?;
             events.extend(page);
         }
@@ -200,7 +200,7 @@ impl TransactionScope {
     pub async fn commit(mut self) -> Result<CommittedEvents> {
         if self.taken == self.written.len() {
             // An aborted transaction answers COMMIT with a rollback that looks like success; any statement tells.
-            sqlx::query("select").execute(&mut *self.tx).await?;
+            sqlx::query("select").execute(&mut self.tx).await?;
         }
         let events = self.take_committed_events().await?;
         self.tx.commit().await?;

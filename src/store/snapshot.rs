@@ -1,11 +1,10 @@
 //! Snapshots: the latest state of an aggregate, so that loading replays only what came after.
 
 use serde_json::value::RawValue;
-use sqlx::PgConnection;
 use sqlx::types::Json;
 
 use super::aggregates::catch_up;
-use super::{EventStore, Result};
+use super::{EventStore, Link, Result};
 use crate::aggregate::{AggregateRoot, Snapshot, stream_id};
 use crate::error::EventStoreError;
 
@@ -17,7 +16,7 @@ impl EventStore {
     /// # Errors
     /// As [`load`](Self::load).
     pub async fn load_snapshotted<A: Snapshot>(&self, id: &str) -> Result<Option<AggregateRoot<A>>> {
-        let mut conn = self.pool().acquire().await?;
+        let mut conn = self.link().await?;
         load_snapshotted(&mut conn, id).await
     }
 
@@ -80,14 +79,14 @@ impl EventStore {
         .bind(root.version())
         .bind(A::SNAPSHOT_VERSION)
         .bind(Json(state))
-        .execute(self.pool())
+        .execute(&mut self.link().await?)
         .await?;
         Ok(())
     }
 }
 
 pub(crate) async fn load_snapshotted<A: Snapshot>(
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     id: &str,
 ) -> Result<Option<AggregateRoot<A>>> {
     // The join drops a snapshot that is ahead of its stream, as after a restore of an older log.

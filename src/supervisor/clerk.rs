@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +18,7 @@ use crate::ledger::status::{LagSource, Status};
 use crate::ledger::{lease, phases, status};
 use crate::metrics::{ConnectionRole, StoreMetrics};
 use crate::projection::Projection;
-use crate::store::{self, BlockerCause};
+use crate::store::{self, BlockerCause, Link};
 
 /// How often the board is published.
 const EDITION: Duration = Duration::from_secs(1);
@@ -36,10 +35,10 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) async fn open(
     daemon: &Daemon,
     projections: &[Projection],
-) -> Result<(PgConnection, Vec<Ready>, Vec<Unprepared>), super::SupervisorError> {
+) -> Result<(Link<'static>, Vec<Ready>, Vec<Unprepared>), super::SupervisorError> {
     let mut backoff = Backoff::default();
     loop {
-        let error = match daemon.connector.connect("clerk", Some(daemon.limits())).await {
+        let error = match daemon.connector.connect("clerk", daemon.limits()).await {
             Ok(mut conn) => match prepare_all(&mut conn, daemon, projections).await {
                 Ok((ready, unprepared)) => return Ok((conn, ready, unprepared)),
                 Err(error) if error.is_retryable() => with_remedy(chain(&error), error.remedy()),
@@ -55,7 +54,7 @@ pub(crate) async fn open(
 }
 
 async fn prepare_all(
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     daemon: &Daemon,
     projections: &[Projection],
 ) -> store::Result<(Vec<Ready>, Vec<Unprepared>)> {
@@ -99,7 +98,7 @@ async fn prepare_all(
 }
 
 /// Renews the lease when a third of it has passed. Trust is counted from before the question was sent.
-async fn beat(conn: &mut PgConnection, daemon: &Daemon, draining: bool) -> sqlx::Result<()> {
+async fn beat(conn: &mut Link<'_>, daemon: &Daemon, draining: bool) -> sqlx::Result<()> {
     if !draining && daemon.renewed_within(daemon.terms.replica.lease / 3) {
         return Ok(());
     }
@@ -125,7 +124,7 @@ pub(crate) struct Desk {
 }
 
 /// Keeps the books until closed, then gives every lease back and signs off.
-pub(crate) async fn keep(desk: Desk, mut conn: PgConnection) {
+pub(crate) async fn keep(desk: Desk, mut conn: Link<'static>) {
     let mut backoff = Backoff::default();
     loop {
         desk.daemon.opened(ConnectionRole::Leases);
@@ -144,7 +143,7 @@ pub(crate) async fn keep(desk: Desk, mut conn: PgConnection) {
             if desk.close.run_until_cancelled(wait).await.is_none() {
                 return;
             }
-            match desk.daemon.connector.connect("clerk", Some(desk.daemon.limits())).await {
+            match desk.daemon.connector.connect("clerk", desk.daemon.limits()).await {
                 Ok(conn) => break conn,
                 Err(error) => {
                     tracing::warn!("the clerk cannot connect: {}", with_remedy(chain(&error), error.remedy()))
@@ -155,7 +154,7 @@ pub(crate) async fn keep(desk: Desk, mut conn: PgConnection) {
 }
 
 /// One honest session: an edition a second and a heartbeat in time, until something fails.
-async fn session(desk: &Desk, conn: &mut PgConnection, backoff: &mut Backoff) -> String {
+async fn session(desk: &Desk, conn: &mut Link<'_>, backoff: &mut Backoff) -> String {
     let mut last = Instant::now();
     let unprepared: Vec<_> = desk.unprepared.iter().map(Unprepared::published).collect();
     if !unprepared.is_empty()
@@ -186,7 +185,7 @@ async fn session(desk: &Desk, conn: &mut PgConnection, backoff: &mut Backoff) ->
 
 /// Asks whether the stamps still fit the cluster, and sounds the alarm if not; notes how far the log was read, once the
 /// watcher knows.
-async fn examine(desk: &Desk, conn: &mut PgConnection) -> store::Result<bool> {
+async fn examine(desk: &Desk, conn: &mut Link<'_>) -> store::Result<bool> {
     match store::settle(conn).await {
         Err(lossy @ (EventStoreError::AheadOfCluster { .. } | EventStoreError::Skipped { .. })) => {
             // Where nobody listens any more, the daemon is ending already.
@@ -202,7 +201,7 @@ async fn examine(desk: &Desk, conn: &mut PgConnection) -> store::Result<bool> {
 
 async fn edition(
     desk: &Desk,
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     interval: Duration,
     named: &mut HashSet<(Option<i32>, Option<String>)>,
 ) -> store::Result<()> {
@@ -238,7 +237,7 @@ async fn edition(
 /// Counts who holds the horizon, by cause, and says of each who it is: once, when it begins to matter.
 async fn name_blockers(
     desk: &Desk,
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     age: Duration,
     named: &mut HashSet<(Option<i32>, Option<String>)>,
 ) -> store::Result<()> {
@@ -266,12 +265,12 @@ async fn name_blockers(
 }
 
 /// Gives every lease back, so that the next process takes over at once.
-async fn sign_off(desk: &Desk, mut conn: PgConnection) {
+async fn sign_off(desk: &Desk, mut conn: Link<'static>) {
     let releasing = lease::release_all(&mut conn, &desk.daemon.terms.replica);
     match tokio::time::timeout(Duration::from_secs(5), releasing).await {
         Ok(Ok(())) => tracing::info!("leases released"),
         Ok(Err(error)) => tracing::warn!("leases not released, they end by themselves: {}", chain(&error)),
         Err(_) => tracing::warn!("leases not released in time, they end by themselves"),
     }
-    let _ = conn.close().await;
+    conn.close().await;
 }

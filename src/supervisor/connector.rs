@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, PgConnection};
+
+use crate::store::{Limits, Link};
 
 /// An attempt that takes longer has failed.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -17,6 +19,8 @@ type Options = dyn Fn() -> Result<PgConnectOptions, String> + Send + Sync;
 #[derive(Clone)]
 pub(crate) struct Connector {
     options: Arc<Options>,
+    /// Whether it was said that there is a pooler.
+    told: Arc<AtomicBool>,
 }
 
 /// Why there is no connection.
@@ -52,62 +56,29 @@ impl ConnectError {
     }
 }
 
-/// What a connection may take before the server ends it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub(crate) statement: Duration,
-    pub(crate) lock: Duration,
-    /// Below the lease time: a stopped process must not hold rows or the horizon.
-    pub(crate) idle_in_transaction: Duration,
-}
-
-/// How often the server looks, while it computes, whether we are still there. A statement that swallows its
-/// own timeout ends by nothing else once we have hung up, and would hold the horizon for everybody.
-const PRESENCE_CHECK: (&str, &str) = ("client_connection_check_interval", "1s");
-
 impl Connector {
     /// A connector that asks for the options each time.
     pub(crate) fn new(
         options: impl Fn() -> Result<PgConnectOptions, String> + Send + Sync + 'static,
     ) -> Self {
-        Self { options: Arc::new(options) }
+        Self { options: Arc::new(options), told: Arc::default() }
     }
 
     /// Opens a connection under the name `foldd <role>`.
-    pub(crate) async fn connect(
-        &self,
-        role: &str,
-        limits: Option<Limits>,
-    ) -> Result<PgConnection, ConnectError> {
-        let mut options =
+    pub(crate) async fn connect(&self, role: &str, limits: Limits) -> Result<Link<'static>, ConnectError> {
+        let options =
             (self.options)().map_err(ConnectError::Options)?.application_name(&format!("foldd {role}"));
-        if let Some(limits) = limits {
-            options = options.options([
-                ("statement_timeout", limits.statement.as_millis().to_string()),
-                ("lock_timeout", limits.lock.as_millis().to_string()),
-                ("idle_in_transaction_session_timeout", limits.idle_in_transaction.as_millis().to_string()),
-            ]);
-            return match connect(options.clone().options([PRESENCE_CHECK])).await {
-                // Some systems that PostgreSQL runs on cannot look.
-                Err(ConnectError::Refused(error)) if is_about(&error, PRESENCE_CHECK.0) => {
-                    connect(options).await
-                }
-                connected => connected,
-            };
+        let link = tokio::time::timeout(CONNECT_DEADLINE, Link::open(&options, limits))
+            .await
+            .map_err(|_| ConnectError::Deadline)??;
+        if link.is_pooled() && !self.told.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                "connected through a transaction pooler: each unit of work sets its limits itself and prepares nothing \
+                 by name"
+            );
         }
-        connect(options).await
+        Ok(link)
     }
-}
-
-async fn connect(options: PgConnectOptions) -> Result<PgConnection, ConnectError> {
-    tokio::time::timeout(CONNECT_DEADLINE, options.connect())
-        .await
-        .map_err(|_| ConnectError::Deadline)?
-        .map_err(Into::into)
-}
-
-fn is_about(error: &sqlx::Error, setting: &str) -> bool {
-    error.as_database_error().is_some_and(|error| error.message().contains(setting))
 }
 
 impl fmt::Debug for Connector {

@@ -35,8 +35,9 @@ use crate::error::EventStoreError;
 use crate::ledger::status::Status;
 use crate::metrics::{self, ConnectionRole, StoreMetrics};
 use crate::projection::Projection;
+use crate::store::Limits;
 use board::Board;
-use connector::{ConnectError, Connector, Limits};
+use connector::{ConnectError, Connector};
 use roster::Roster;
 use watcher::Interests;
 

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgConnection;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +18,7 @@ use super::stall::Stall;
 use crate::backoff::Backoff;
 use crate::engine::backlog::View;
 use crate::metrics::{ConnectionRole, StoreMetrics};
-use crate::store::{self, Growth, Horizon, Observation};
+use crate::store::{self, Growth, Horizon, Link, Observation};
 
 /// The shortest pause between two looks, while events come in.
 const EAGER: Duration = Duration::from_millis(5);
@@ -69,7 +68,7 @@ pub(crate) async fn watch(
 ) {
     let mut backoff = Backoff::default();
     loop {
-        let wait = match daemon.connector.connect("watcher", Some(daemon.limits())).await {
+        let wait = match daemon.connector.connect("watcher", daemon.limits()).await {
             Ok(mut conn) => {
                 daemon.opened(ConnectionRole::Watcher);
                 let mut session =
@@ -100,7 +99,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn run(&mut self, conn: &mut PgConnection, backoff: &mut Backoff) -> String {
+    async fn run(&mut self, conn: &mut Link<'_>, backoff: &mut Backoff) -> String {
         let metrics = StoreMetrics::new();
         let mut pause = EAGER;
         let mut moved_at = Instant::now();
@@ -146,7 +145,7 @@ impl Session<'_> {
     /// life of the server.
     async fn look(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Link<'_>,
         previous: Option<&Horizon>,
         stall: &mut Stall,
     ) -> store::Result<Observation> {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +10,7 @@ use super::roster::Roster;
 use crate::backoff::Backoff;
 use crate::engine::backlog::View;
 use crate::metrics::ConnectionRole;
+use crate::store::Link;
 
 /// Works until cancelled. A batch in hand is finished first: cancelling is only looked at between turns.
 pub(crate) async fn work(
@@ -25,7 +25,7 @@ pub(crate) async fn work(
         return;
     }
     loop {
-        let connecting = daemon.connector.connect("worker", Some(daemon.limits()));
+        let connecting = daemon.connector.connect("worker", daemon.limits());
         let wait = match cancel.run_until_cancelled(connecting).await {
             None => return,
             Some(Ok(conn)) => {
@@ -60,12 +60,12 @@ async fn session(
     roster: &Roster,
     views: &watch::Receiver<Option<Arc<View>>>,
     cancel: &CancellationToken,
-    mut conn: PgConnection,
+    mut conn: Link<'static>,
     backoff: &mut Backoff,
 ) -> Ended {
     loop {
         let Some((index, mut subscription)) = cancel.run_until_cancelled(roster.next()).await else {
-            let _ = conn.close().await;
+            conn.close().await;
             return Ended::Cancelled;
         };
         let Some(view) = views.borrow().clone() else { return Ended::Spoilt };

@@ -92,6 +92,11 @@ impl World {
         &self.url
     }
 
+    /// Lets commands and daemons go another way; the pool stays as it is.
+    pub(crate) fn reroute(&mut self, url: String) {
+        self.url = url;
+    }
+
     pub(crate) fn pool(&self) -> &PgPool {
         &self.pool
     }

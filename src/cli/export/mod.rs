@@ -17,7 +17,6 @@ use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -27,7 +26,7 @@ use super::{Failure, connect, print};
 use crate::config::Loaded;
 use crate::cursor::Cursor;
 use crate::event::RecordedEvent;
-use crate::store::{self, Horizon};
+use crate::store::{self, Horizon, Link};
 use target::{Part, Target};
 
 const PAGE_EVENTS: usize = 5_000;
@@ -113,7 +112,7 @@ pub(crate) async fn run(args: &Export, loaded: &Loaded) -> Result<(), Failure> {
 }
 
 async fn read(
-    conn: &mut PgConnection,
+    conn: &mut Link<'_>,
     args: &Export,
     horizon: &Horizon,
     parts: &mpsc::Sender<Part>,
@@ -125,7 +124,9 @@ async fn read(
     let limit = i64::try_from(PAGE_EVENTS).unwrap_or(i64::MAX);
     let failed = |error: sqlx::Error| Stopped::By(crate::EventStoreError::from(error).into());
     loop {
-        let mut page = store::stream_page(conn, categories, done.cursor, limit, horizon);
+        // On a unit the rows come as the server sends them.
+        let mut unit = conn.begin().await.map_err(failed)?;
+        let mut page = store::stream_page(&mut unit, categories, done.cursor, limit, horizon);
         let mut events = 0;
         while let Some(event) = page.try_next().await.map_err(failed)? {
             append_line(&mut chunk, &event)
@@ -137,6 +138,8 @@ async fn read(
                 parts.send(Part::Lines(full)).await.map_err(|_| Stopped::ByWriter)?;
             }
         }
+        drop(page);
+        unit.commit().await.map_err(failed)?;
         done.events += events as u64;
         bar.set_position(done.cursor.global_position.cast_unsigned());
         bar.set_message(format!("{} events", done.events));

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::PgConnection;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -13,7 +12,7 @@ use super::lines::{BadLine, NumberedEvent};
 use crate::backoff::Backoff;
 use crate::cursor::Cursor;
 use crate::error::{self, EventStoreError, chain};
-use crate::store::{self, Known};
+use crate::store::{self, Known, Link};
 
 /// How long a part should take: appenders to the same streams wait for it.
 const PART_TIME: Duration = Duration::from_millis(400);
@@ -38,7 +37,7 @@ pub(super) struct Tally {
 
 /// Appends blocks over one connection.
 pub(super) struct Writer<'c> {
-    conn: &'c mut PgConnection,
+    conn: &'c mut Link<'static>,
     resume: bool,
     skip_bad: bool,
     /// Whether a block was looked at.
@@ -61,7 +60,7 @@ enum Refusal {
 }
 
 impl<'c> Writer<'c> {
-    pub(super) fn new(conn: &'c mut PgConnection, resume: bool, skip_bad: bool) -> Self {
+    pub(super) fn new(conn: &'c mut Link<'static>, resume: bool, skip_bad: bool) -> Self {
         Self { conn, resume, skip_bad, begun: false, part: FIRST_PART, tally: Tally::default() }
     }
 
@@ -167,7 +166,7 @@ impl<'c> Writer<'c> {
                 todo.push(part.split_off(self.part));
             }
             let asked = Instant::now();
-            let error = match store::append_many(self.conn, part.iter().map(|line| &line.event)).await {
+            let error = match store::append_many(&mut *self.conn, part.iter().map(|line| &line.event)).await {
                 Ok(cursor) => {
                     self.committed(part.len(), cursor, asked.elapsed());
                     tries = 0;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Row};
 
 use super::BuildError;
 use crate::projection::Projection;
@@ -10,10 +10,11 @@ use crate::projection::definition::{Body, Definition};
 use crate::projection::file::Entry;
 use crate::projection::lexer::split_statements;
 use crate::projection::sql::{EXPLAIN, explainer, quote_ident};
+use crate::store::Link;
 
 /// Creates schema and tables, and has PostgreSQL plan every statement there. Returns the schema's OID.
 pub(super) async fn lay(
-    tx: &mut PgConnection,
+    tx: &mut Link<'_>,
     wanted: &Projection,
     schema: &str,
     store_schema: &str,
@@ -61,7 +62,7 @@ pub(super) async fn lay(
 }
 
 async fn create_tables(
-    tx: &mut PgConnection,
+    tx: &mut Link<'_>,
     definition: &Definition,
     tables: &Entry,
     schema: &str,
@@ -90,7 +91,7 @@ async fn create_tables(
 }
 
 /// What this transaction has made or changed outside of the projection's schema: catalog rows carry its xid.
-async fn touched_elsewhere(tx: &mut PgConnection, schema: &str) -> sqlx::Result<Option<String>> {
+async fn touched_elsewhere(tx: &mut Link<'_>, schema: &str) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar(
         "select n.nspname || '.' || touched.name
          from (select relnamespace, relname from pg_class where xmin = pg_current_xact_id()::xid
@@ -109,7 +110,7 @@ async fn touched_elsewhere(tx: &mut PgConnection, schema: &str) -> sqlx::Result<
 
 /// Plans one statement where it will run, and refuses it when it writes elsewhere or returns rows.
 async fn explain(
-    tx: &mut PgConnection,
+    tx: &mut Link<'_>,
     definition: &Definition,
     entry: &Entry,
     per_event: bool,
@@ -250,7 +251,7 @@ fn remedy(error: &PgDatabaseError) -> &str {
     }
 }
 
-async fn set_path(tx: &mut PgConnection, path: &str) -> sqlx::Result<()> {
+async fn set_path(tx: &mut Link<'_>, path: &str) -> sqlx::Result<()> {
     sqlx::query("select set_config('search_path', $1, true)").bind(path).execute(tx).await?;
     Ok(())
 }

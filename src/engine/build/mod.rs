@@ -3,7 +3,7 @@
 mod lay;
 
 use serde_json::value::to_raw_value;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::AssertSqlSafe;
 
 use lay::lay;
 
@@ -14,6 +14,7 @@ use crate::ledger::projections::{self, Known, New};
 use crate::projection::Projection;
 use crate::projection::definition::{Body, Categories, Definition};
 use crate::projection::sql::{Target, call, compile, quote_ident};
+use crate::store::Link;
 
 /// Why a projection cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +87,7 @@ pub(crate) struct Ready {
 ///
 /// One transaction under a lock of the projection's name: several replicas may start at once. A live version whose
 /// definition changed goes on as it was, from the stored definition, with a notice; one that was never live is built anew.
-pub(crate) async fn prepare(conn: &mut PgConnection, wanted: &Projection) -> Result<Ready, BuildError> {
+pub(crate) async fn prepare(conn: &mut Link<'_>, wanted: &Projection) -> Result<Ready, BuildError> {
     let mut tx = conn.begin().await?;
     projections::lock(&mut tx, &wanted.name).await?;
     let known = projections::all(&mut tx, Some(&wanted.name)).await?;
@@ -117,7 +118,7 @@ pub(crate) async fn prepare(conn: &mut PgConnection, wanted: &Projection) -> Res
 
 /// Who applies the events: the compiled function, made or mended here, or the handler of this program.
 async fn body(
-    tx: &mut PgConnection,
+    tx: &mut Link<'_>,
     wanted: &Projection,
     current: &Current,
     store_schema: String,
@@ -151,7 +152,7 @@ async fn body(
 /// Checks a projection against the database as it is, in a schema that is rolled back: nothing is kept.
 ///
 /// Also says when a live version has another definition under the same number.
-pub(crate) async fn check(conn: &mut PgConnection, wanted: &Projection) -> Result<(), BuildError> {
+pub(crate) async fn check(conn: &mut Link<'_>, wanted: &Projection) -> Result<(), BuildError> {
     let mut tx = conn.begin().await?;
     let store_schema = store_schema(&mut tx).await?;
     let scratch = format!("foldd_check_{}", std::process::id());
@@ -239,11 +240,7 @@ fn disagreement(wanted: &Projection, live: &Known, stored: &Definition) -> Troub
 }
 
 /// Lays out the projection under its own name and enters it as being built.
-async fn create(
-    tx: &mut PgConnection,
-    wanted: &Projection,
-    store_schema: &str,
-) -> Result<Current, BuildError> {
+async fn create(tx: &mut Link<'_>, wanted: &Projection, store_schema: &str) -> Result<Current, BuildError> {
     let schema_oid = lay(tx, wanted, &wanted.name, store_schema).await?;
     let definition = to_raw_value(&wanted.definition)
         .map_err(|source| BuildError::UnreadableDefinition(wanted.name.clone(), source))?;
@@ -268,7 +265,7 @@ async fn create(
 }
 
 /// Drops what was never live. Refused when something of somebody else's hangs on its tables.
-async fn discard(tx: &mut PgConnection, half_built: &Known, name: &str) -> Result<(), BuildError> {
+async fn discard(tx: &mut Link<'_>, half_built: &Known, name: &str) -> Result<(), BuildError> {
     let dependent: Option<String> = sqlx::query_scalar(
         "select distinct v.oid::regclass::text from pg_class t
          join pg_depend d on d.refobjid = t.oid and d.refclassid = 'pg_class'::regclass
@@ -307,7 +304,7 @@ fn listed(definition: &Definition) -> Option<Vec<String>> {
     }
 }
 
-async fn store_schema(tx: &mut PgConnection) -> sqlx::Result<String> {
+async fn store_schema(tx: &mut Link<'_>) -> sqlx::Result<String> {
     sqlx::query_scalar(
         "select n.nspname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
          where c.oid = 'es_events'::regclass",
@@ -316,7 +313,7 @@ async fn store_schema(tx: &mut PgConnection) -> sqlx::Result<String> {
     .await
 }
 
-async fn function_source(tx: &mut PgConnection, projection_id: &str) -> sqlx::Result<Option<String>> {
+async fn function_source(tx: &mut Link<'_>, projection_id: &str) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar(
         "select p.prosrc from pg_proc p join pg_namespace n on n.oid = p.pronamespace
          where n.nspname = 'foldd' and p.proname = $1",

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{AUDIT, Load, audit_is_exact, moves_on};
+use crate::pooler::bouncer::Bouncer;
 use crate::world::World;
 
 /// Answers that a worker's connection gets while it is opened.
@@ -46,13 +47,11 @@ async fn pass_on(mut client: UnixStream, server: PathBuf, lost: Arc<AtomicU32>) 
     }
 }
 
-#[tokio::test]
-async fn a_commit_whose_answer_was_lost_is_neither_repeated_nor_forgotten() {
-    let world = World::new().await;
+/// Runs the daemon behind a proxy that loses answers, in front of this socket, until many are lost.
+async fn nothing_is_repeated_or_forgotten(world: &World, server_dir: &str, port: &str) {
     world.projection("audit", AUDIT);
-    let server_dir = world.value("select current_setting('unix_socket_directories')").await;
-    let socket = format!(".s.PGSQL.{}", world.value("select current_setting('port')").await);
-    let (server, proxy_dir) = (PathBuf::from(&server_dir).join(&socket), world.dir().join("proxy"));
+    let socket = format!(".s.PGSQL.{port}");
+    let (server, proxy_dir) = (PathBuf::from(server_dir).join(&socket), world.dir().join("proxy"));
     std::fs::create_dir(&proxy_dir).expect("a folder can be made");
     let listener = UnixListener::bind(proxy_dir.join(&socket)).expect("a socket can be made");
     let lost = Arc::new(AtomicU32::new(0));
@@ -64,16 +63,31 @@ async fn a_commit_whose_answer_was_lost_is_neither_repeated_nor_forgotten() {
     });
     let encoded = |path: &str| path.replace('/', "%2F");
     let proxy_dir = proxy_dir.display().to_string();
-    let url =
-        world.url().replace(&encoded(&server_dir), &encoded(&proxy_dir)).replace(&server_dir, &proxy_dir);
+    let url = world.url().replace(&encoded(server_dir), &encoded(&proxy_dir)).replace(server_dir, &proxy_dir);
     assert_ne!(url, world.url());
 
-    let load = Load::start(&world);
+    let load = Load::start(world);
     let daemon = world.daemon_with(&[("DATABASE_URL", &url), ("FOLDD__DAEMON__MAX_PAGE_EVENTS", "20")]);
     world.eventually("answers got lost", async || lost.load(Ordering::Relaxed) >= 15).await;
-    moves_on(&world, 50).await;
+    moves_on(world, 50).await;
     load.stop().await;
-    audit_is_exact(&world).await;
+    audit_is_exact(world).await;
     assert_eq!(daemon.stop().await.code(), Some(0));
     proxy.abort();
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_is_neither_repeated_nor_forgotten() {
+    let world = World::new().await;
+    let server_dir = world.value("select current_setting('unix_socket_directories')").await;
+    let port = world.value("select current_setting('port')").await;
+    nothing_is_repeated_or_forgotten(&world, &server_dir, &port).await;
+}
+
+#[tokio::test]
+async fn nor_is_one_whose_answer_was_lost_before_a_pooler() {
+    let mut world = World::alone().await;
+    let Some(bouncer) = Bouncer::before(&mut world, "").await else { return };
+    let (dir, port) = bouncer.socket();
+    nothing_is_repeated_or_forgotten(&world, &dir, &port).await;
 }

@@ -9,7 +9,7 @@ use foldd::{EventStore, EventStoreError};
 use super::{append_any, assert_ordered, credits, run, session, whole_log};
 use crate::world::{World, pool};
 
-const PLAIN: &str = "
+pub(crate) const PLAIN: &str = "
     create table es_streams (stream_id text primary key, stream_category text, stream_version bigint,
         created_at timestamptz, updated_at timestamptz);
     create table es_events (global_position bigserial primary key, stream_id text references es_streams,

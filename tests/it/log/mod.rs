@@ -41,6 +41,7 @@ mod stress;
 /// Writers that know nothing but INSERT.
 mod writers;
 
+pub(crate) use adopt::PLAIN;
 use std::future::Future;
 
 use foldd::{Event, EventData, EventStore, EventStoreError, ImportEvent, RecordedEvent};
