@@ -13,11 +13,17 @@ use crate::world::World;
 
 /// Answers that a worker's connection gets while it is opened.
 const OPENING: u32 = 6;
-/// One answer in so many is lost.
+/// One answer in so many is lost. A batch through a pooler takes four.
 const LOST: u32 = 5;
+const LOST_BEFORE_A_POOLER: u32 = 20;
 
 /// Passes bytes on between a client and the server. What a worker is told is lost now and then.
-async fn pass_on(mut client: UnixStream, server: PathBuf, lost: Arc<AtomicU32>) -> std::io::Result<()> {
+async fn pass_on(
+    mut client: UnixStream,
+    server: PathBuf,
+    one_in: u32,
+    lost: Arc<AtomicU32>,
+) -> std::io::Result<()> {
     let mut server = UnixStream::connect(server).await?;
     let (mut asked, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let (mut is_worker, mut answers) = (false, 0_u32);
@@ -37,7 +43,7 @@ async fn pass_on(mut client: UnixStream, server: PathBuf, lost: Arc<AtomicU32>) 
                     return Ok(());
                 }
                 answers += 1;
-                if is_worker && answers > OPENING && fastrand::u32(..LOST) == 0 {
+                if is_worker && answers > OPENING && fastrand::u32(..one_in) == 0 {
                     lost.fetch_add(1, Ordering::Relaxed);
                     return Ok(());
                 }
@@ -48,7 +54,7 @@ async fn pass_on(mut client: UnixStream, server: PathBuf, lost: Arc<AtomicU32>) 
 }
 
 /// Runs the daemon behind a proxy that loses answers, in front of this socket, until many are lost.
-async fn nothing_is_repeated_or_forgotten(world: &World, server_dir: &str, port: &str) {
+async fn nothing_is_repeated_or_forgotten(world: &World, server_dir: &str, port: &str, one_in: u32) {
     world.projection("audit", AUDIT);
     let socket = format!(".s.PGSQL.{port}");
     let (server, proxy_dir) = (PathBuf::from(server_dir).join(&socket), world.dir().join("proxy"));
@@ -58,7 +64,7 @@ async fn nothing_is_repeated_or_forgotten(world: &World, server_dir: &str, port:
     let counted = Arc::clone(&lost);
     let proxy = tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            tokio::spawn(pass_on(client, server.clone(), Arc::clone(&counted)));
+            tokio::spawn(pass_on(client, server.clone(), one_in, Arc::clone(&counted)));
         }
     });
     let encoded = |path: &str| path.replace('/', "%2F");
@@ -81,7 +87,7 @@ async fn a_commit_whose_answer_was_lost_is_neither_repeated_nor_forgotten() {
     let world = World::new().await;
     let server_dir = world.value("select current_setting('unix_socket_directories')").await;
     let port = world.value("select current_setting('port')").await;
-    nothing_is_repeated_or_forgotten(&world, &server_dir, &port).await;
+    nothing_is_repeated_or_forgotten(&world, &server_dir, &port, LOST).await;
 }
 
 #[tokio::test]
@@ -89,5 +95,5 @@ async fn nor_is_one_whose_answer_was_lost_before_a_pooler() {
     let mut world = World::alone().await;
     let Some(bouncer) = Bouncer::before(&mut world, "").await else { return };
     let (dir, port) = bouncer.socket();
-    nothing_is_repeated_or_forgotten(&world, &dir, &port).await;
+    nothing_is_repeated_or_forgotten(&world, &dir, &port, LOST_BEFORE_A_POOLER).await;
 }
