@@ -167,6 +167,7 @@ async fn every_verb_works_through_a_transaction_pooler() {
         "{examined}"
     );
     assert_eq!(daemon.stop().await.code(), Some(0));
+    assert_eq!(world.value("select count(*) from es_replicas").await, "0", "it has signed off");
     assert!(works(&world, &["rebase"]).await.contains("nothing to do"));
 
     let log = daemon_log(&world);
@@ -298,6 +299,19 @@ async fn the_library_appends_and_reads_through_a_pooler() {
     }
     let all = store.read_all_after((0, 0), 1_000).await.expect("it can be read");
     assert_eq!(all.len(), 6 * 45);
+
+    // What fails at the commit only was not done, and is not said to be.
+    world
+        .execute(
+            "create function refuse() returns trigger language plpgsql as
+                 $$ begin raise exception 'not today' using errcode = '23514'; end $$;
+             create constraint trigger late after insert on es_events deferrable initially deferred
+                 for each row execute function refuse()",
+        )
+        .await;
+    let refused = store.append("order-1", "order", ExpectedVersion::Any, &[Event::new(Placed {})]).await;
+    assert!(refused.is_err_and(|error| foldd::error::chain(&error).contains("not today")));
+    assert_eq!(world.value("select count(*) from es_events").await, "270");
 }
 
 /// Appends 45 events to a stream, in every way there is, and reads them.
