@@ -65,6 +65,16 @@ begin
 end
 $$;
 
+-- Whether a granted lock is one that whoever appends to this log holds. Locks in another database concern another
+-- es_events.
+create function es_may_append(locktype text, database oid, relation oid, mode text) returns boolean
+language sql stable
+set search_path from current
+return es_may_append.locktype = 'relation' and es_may_append.relation = 'es_events'::regclass
+    and es_may_append.database = (select d.oid from pg_database d where d.datname = current_database())
+    and es_may_append.mode in ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
+                               'ExclusiveLock', 'AccessExclusiveLock');
+
 -- The tier-1 horizon: beyond transactions that are still running, where those have proven harmless.
 --
 -- Whoever appends takes a ROW EXCLUSIVE lock on es_events before he reads the floor. So, once the floor is f, a
@@ -77,8 +87,7 @@ $$;
 --        without a lock on es_events. An xid that is not in the lock table yet has proven nothing.
 --     4. the horizon; never beyond the snapshot itself, of which REPEATABLE READ may have an old one
 --
--- The caller reads with a newer snapshot than this one: in a later statement. Locks in another database concern
--- another es_events. A prepared transaction keeps its locks and has no pid: hence virtualtransaction.
+-- The caller reads with a newer snapshot than this one: in a later statement. A prepared transaction keeps its locks and has no pid: hence virtualtransaction.
 create function es_proven_horizon() returns xid8
 language plpgsql volatile security definer
 set search_path from current
@@ -100,10 +109,7 @@ begin
         where l.granted and l.locktype in ('transactionid', 'relation')
     ), appending as (
         select l.virtualtransaction from locked l
-        where l.locktype = 'relation' and l.relation = 'es_events'::regclass
-          and l.database = (select d.oid from pg_database d where d.datname = current_database())
-          and l.mode in ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
-                         'ExclusiveLock', 'AccessExclusiveLock')
+        where es_may_append(l.locktype, l.database, l.relation, l.mode)
     ), harmless as (
         select l.transactionid from locked l
         where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'

@@ -40,14 +40,16 @@ return (select row (s.system_identifier,
 
 insert into es_meta (system_identifier, timeline) select system_identifier, timeline from es_where_we_are();
 
--- Notes how far the log can be read. The horizon was proven before this call, so the position is read after it.
-create function es_note_horizon(horizon xid8) returns void
+-- Notes how far the log can be read. The horizon was proven before this call, so the position is read after it. One
+-- of an earlier life of the server is not noted: after a crash its xids are given out again, and new events would
+-- seem to have been passed.
+create function es_note_horizon(horizon xid8, incarnation uuid) returns void
 language sql volatile
 set search_path from current
 begin atomic
     update es_meta m
     set seen_horizon = es_note_horizon.horizon, seen_position = coalesce(es_drawn_position(), 0), noted_at = clock_timestamp()
-    where m.seen_horizon < es_note_horizon.horizon;
+    where m.seen_horizon < es_note_horizon.horizon and es_current_incarnation() = es_note_horizon.incarnation;
 end;
 
 -- Whether the log's stamps are ahead of the cluster. The greatest stamp is read first, and only then a
@@ -73,6 +75,13 @@ $$;
 
 comment on function es_order() is 'Whether stamps or checkpoints are ahead of what this cluster counts: then readers would lose events.';
 
+-- Who can say what was passed: no event that was drawn after `drawn` may be stamped below `up_to`.
+create view es_witnesses as
+    select s.subscription_id as witness, s.categories, s.last_transaction_id as up_to, s.drawn_position as drawn
+    from es_subscriptions s where s.drawn_position is not null
+    union all
+    select 'the horizon', null, m.seen_horizon, m.seen_position from es_meta m where m.seen_position is not null;
+
 -- The events that some checkpoint has passed without seeing them: drawn after the checkpoint moved, stamped below
 -- it. There are none, unless a log was restored into a younger cluster and written to before anybody noticed.
 create function es_skipped_events() returns table (witness text, events bigint, first_position bigint)
@@ -85,10 +94,7 @@ declare
     passed record;
 begin
     for passed in
-        select s.subscription_id as witness, s.categories, s.last_transaction_id as up_to, s.drawn_position as drawn
-        from es_subscriptions s where s.drawn_position is not null
-        union all
-        select 'the horizon', null, m.seen_horizon, m.seen_position from es_meta m where m.seen_position is not null
+        select w.witness, w.categories, w.up_to, w.drawn from es_witnesses w
     loop
         return query
             select passed.witness, count(*), min(e.global_position) from es_events e
@@ -144,20 +150,15 @@ begin
 
     -- Late are the events that a checkpoint passed unseen, and, of those drawn after every checkpoint moved, the ones
     -- that are stamped below an earlier version of their stream.
-    with passed as (
-        select s.last_transaction_id as up_to, s.drawn_position as drawn, s.categories
-        from es_subscriptions s where s.drawn_position is not null
-        union all
-        select m.seen_horizon, m.seen_position, null from es_meta m where m.seen_position is not null
-    ), late as (
-        select e.stream_id, e.stream_version from passed
+    with late as (
+        select e.stream_id, e.stream_version from es_witnesses passed
         join es_events e on e.global_position > passed.drawn and e.transaction_id < passed.up_to
          and (passed.categories is null or e.stream_category = any (passed.categories))
         union all
         select e.stream_id, e.stream_version from es_events e
         join es_events before on before.stream_id = e.stream_id and before.stream_version = e.stream_version - 1
          and before.transaction_id > e.transaction_id
-        where e.global_position > (select max(passed.drawn) from passed)
+        where e.global_position > (select max(passed.drawn) from es_witnesses passed)
     ), firsts as (
         select late.stream_id, min(late.stream_version) as stream_version from late group by late.stream_id
     )

@@ -122,10 +122,7 @@ pub(crate) async fn blockers(conn: &mut Link<'_>, min_age_seconds: f64, tier: u8
         ), appending as (
             select own.transactionid from locked own join locked l using (virtualtransaction)
             where own.locktype = 'transactionid' and own.mode = 'ExclusiveLock'
-              and l.locktype = 'relation' and l.relation = 'es_events'::regclass
-              and l.database = (select oid from pg_database where datname = current_database())
-              and l.mode in ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
-                             'ExclusiveLock', 'AccessExclusiveLock')
+              and es_may_append(l.locktype, l.database, l.relation, l.mode)
         )
         select pid, gid, database, username, application_name, state, wait_event, greatest(age, 0) as age,
                gid is not null as prepared, database is distinct from current_database() as elsewhere,

@@ -70,7 +70,9 @@ pub(crate) async fn examine(conn: &mut Link<'_>) -> Result<Vec<Finding>> {
     }
     findings.push(passed_unseen(conn).await?);
     findings.push(inversions(conn).await?);
-    findings.push(match why_unproven(conn).await? {
+    let unproven = why_unproven(conn).await?;
+    let tier = u8::from(unproven.is_none());
+    findings.push(match unproven {
         None => Finding::good("horizon", "tier 1: readers go past whoever has not appended"),
         Some(reason) => Finding::poor(
             "horizon",
@@ -79,7 +81,7 @@ pub(crate) async fn examine(conn: &mut Link<'_>) -> Result<Vec<Finding>> {
              grant execute on function es_raise_stamp_floor(xid8) to the daemon's role",
         ),
     });
-    findings.push(holders(conn).await?);
+    findings.push(holders(conn, tier).await?);
     findings.push(sight(conn).await?);
     findings.push(subscriber(conn).await?);
     Ok(findings)
@@ -171,8 +173,7 @@ async fn inversions(conn: &mut Link<'_>) -> Result<Finding> {
     })
 }
 
-async fn holders(conn: &mut Link<'_>) -> Result<Finding> {
-    let tier = u8::from(why_unproven(conn).await?.is_none());
+async fn holders(conn: &mut Link<'_>, tier: u8) -> Result<Finding> {
     let seen = glance(conn).await?;
     let open = blockers(conn, 1.0, tier).await?;
     let holding: Vec<_> = open.iter().filter(|blocker| blocker.holds).map(ToString::to_string).collect();

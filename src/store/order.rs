@@ -58,8 +58,9 @@ pub(crate) async fn settle(conn: &mut Link<'_>) -> Result<()> {
 
 /// Notes how far the log has been read, for the day when it is restored from a dump.
 pub(crate) async fn note_horizon(conn: &mut Link<'_>, horizon: &Horizon) -> Result<()> {
-    sqlx::query("select es_note_horizon($1::xid8)")
+    sqlx::query("select es_note_horizon($1::xid8, $2)")
         .bind(horizon.transaction_id().to_string())
+        .bind(horizon.incarnation())
         .execute(conn)
         .await?;
     Ok(())

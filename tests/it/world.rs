@@ -339,6 +339,11 @@ impl Daemon {
         self.ended().await
     }
 
+    /// Where its log is.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.log.clone()
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

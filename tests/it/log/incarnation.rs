@@ -95,6 +95,18 @@ async fn whoever_started_at_another_moment_is_another_server() {
 }
 
 #[tokio::test]
+async fn a_horizon_of_an_earlier_life_is_not_noted_for_a_restore() {
+    let world = World::new().await;
+    let (horizon, incarnation) = note(&world).await;
+    let noted = "select seen_horizon from es_meta";
+    let earlier = Uuid::now_v7();
+    world.value(&format!("select es_note_horizon('{}', '{earlier}')", horizon + 1_000)).await;
+    assert_eq!(world.value(noted).await, "0", "its xids may be given out again");
+    world.value(&format!("select es_note_horizon('{horizon}', '{incarnation}')")).await;
+    assert_eq!(world.value(noted).await, horizon.to_string());
+}
+
+#[tokio::test]
 async fn a_stamp_never_falls_along_a_stream_even_when_xids_are_given_out_again() {
     let mut world = World::alone_with(&[("wal_writer_delay", "10s"), ("autovacuum", "off")]).await;
     let (mut conn, _) = session(&world).await;

@@ -143,3 +143,28 @@ async fn a_cluster_that_counts_on_is_no_excuse_for_events_that_were_passed_unsee
     assert_folded(&new).await;
     assert_eq!(daemon.stop().await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_daemon_that_finds_itself_in_a_younger_cluster_ends_and_says_why() {
+    let mut old = lived_in().await;
+    let mut new = World::bare_alone().await;
+    if copy(&mut old, &mut new).await.is_none() {
+        return;
+    }
+    let address = old.dir().join("address");
+    std::fs::write(&address, old.url()).expect("a file can be written");
+    let mut command = old.command(&["run"]);
+    command.env_remove("DATABASE_URL").env("FOLDD__DATABASE__URL_FILE", &address);
+    let daemon = old.daemon_of(command);
+    old.caught_up("tally").await;
+    let before = fingerprint(&new).await;
+    // The name in its configuration leads to the restored log from now on.
+    std::fs::write(&address, new.url()).expect("a file can be written");
+    old.server().crash().await.expect("the old server goes down");
+    daemon.says("draining").await;
+    let log = daemon.log_path();
+    assert_eq!(daemon.ended().await.code(), Some(1));
+    let said = std::fs::read_to_string(log).expect("it has a log");
+    assert!(said.contains("younger cluster") && said.contains("foldd rebase"), "{said}");
+    assert_eq!(fingerprint(&new).await, before, "nothing was folded there");
+}
