@@ -103,3 +103,83 @@ create table es_phases (
     changed_at        timestamptz not null default clock_timestamp(),
     constraint es_phases_pkey primary key (subscription_id)
 ) with (fillfactor = 50);
+
+-- What operators wish and what went wrong, beside the checkpoint that it is about.
+alter table es_subscriptions
+    add column paused             boolean not null default false,
+    add column dead_letters       bigint  not null default 0,
+    add column unclean_takeovers  integer not null default 0,
+    add column holder_incarnation uuid,
+    add column attempted_position bigint,
+    add column crashed_position   bigint;
+
+comment on column es_subscriptions.paused is 'An operator wants it to stand still; es_enter refuses every batch.';
+comment on column es_subscriptions.dead_letters is 'How many of its events are parked: open rows of es_dead_letters.';
+comment on column es_subscriptions.unclean_takeovers is
+    'How often it was taken from a dead holder since the checkpoint last moved. A restart of the server does not count.';
+comment on column es_subscriptions.holder_incarnation is 'The life of the server in which it was taken.';
+comment on column es_subscriptions.attempted_position is
+    'The event that the holder is trying alone, because holders before it died; committed before the try.';
+comment on column es_subscriptions.crashed_position is 'The event that a holder died of while it tried it alone.';
+
+-- For the one who counts what is parked, once a second.
+create index es_subscriptions_dead_letters_idx on es_subscriptions (holder) where dead_letters > 0;
+
+-- Events that are parked instead of applied: a reference, never the payload. Open until they are retried, which
+-- deletes the row, or discarded, which keeps it for a while.
+create table es_dead_letters (
+    subscription_id text        not null,
+    stream_id       text        not null,
+    stream_version  bigint      not null,
+    global_position bigint      not null,
+    event_type      text        not null,
+    reason          text        not null,
+    error           jsonb,
+    attempts        integer     not null default 1,
+    first_failed_at timestamptz not null default clock_timestamp(),
+    last_failed_at  timestamptz not null default clock_timestamp(),
+    retry_wanted_at timestamptz,
+    discarded_at    timestamptz,
+    constraint es_dead_letters_pkey primary key (subscription_id, global_position),
+    constraint es_dead_letters_subscription_id_fkey
+        foreign key (subscription_id) references es_subscriptions (subscription_id) on delete cascade,
+    constraint es_dead_letters_reason_check check (reason in ('failed', 'behind', 'skipped'))
+);
+
+comment on column es_dead_letters.reason is
+    'failed: it could not be applied; behind: it waits for an earlier event of its stream; skipped: it could not be '
+    'applied, and later events of its stream were.';
+comment on column es_dead_letters.error is 'Message, remedy, SQLSTATE and place; null for those that only wait.';
+
+-- In the order in which they are retried. Only open ones are asked for by stream.
+create index es_dead_letters_stream_idx on es_dead_letters (subscription_id, stream_id, stream_version)
+    where discarded_at is null;
+create index es_dead_letters_wanted_idx on es_dead_letters (subscription_id, retry_wanted_at)
+    where retry_wanted_at is not null and discarded_at is null;
+
+-- Streams whose events are all parked, from this version on, until they are retried.
+create table es_quarantined_streams (
+    subscription_id text        not null,
+    stream_id       text        not null,
+    since_version   bigint      not null,
+    since           timestamptz not null default clock_timestamp(),
+    constraint es_quarantined_streams_pkey primary key (subscription_id, stream_id),
+    constraint es_quarantined_streams_subscription_id_fkey
+        foreign key (subscription_id) references es_subscriptions (subscription_id) on delete cascade
+);
+
+-- What operators did. Entries are written under one lock, so that whoever has seen one has seen all before it.
+create table es_operator_log (
+    entry_id        bigint      generated always as identity,
+    at              timestamptz not null default clock_timestamp(),
+    verb            text        not null,
+    subscription_id text        not null,
+    who             text        not null,
+    db_role         text        not null default session_user,
+    why             text,
+    before          jsonb       not null,
+    after           jsonb       not null,
+    constraint es_operator_log_pkey primary key (entry_id)
+);
+
+create index es_operator_log_subscription_idx on es_operator_log (subscription_id, entry_id);

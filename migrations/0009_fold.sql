@@ -3,16 +3,20 @@
 --     FD001  the lease was lost: somebody holds a newer fence token
 --     FD002  the checkpoint is not where this holder left it
 --     FD003  the horizon is of an earlier life of this server
+--     FD006  an operator paused the subscription
+--     FD007  some of its streams are quarantined, and the caller would apply their events
 
 create schema foldd;
 comment on schema foldd is 'What foldd compiles projections into. Nothing here is yours to call.';
 
 -- First statement of every batch. Checks the fence, holding off nobody: `for key share` lets a takeover
 -- through, which es_advance then notices. Only afterwards, in a later statement and so with a newer
--- snapshot, it asks where the projection's tables are, by OID: a cut-over renames schemas, and a name read
--- before waiting would write into the other version's tables. Returns the search path of the handlers.
+-- snapshot, it asks what may have changed while it waited: where the projection's tables are, by OID, since
+-- a cut-over renames schemas, and a name read before waiting would write into the other version's tables;
+-- and whether streams are quarantined. `batches` is the schema whose `batch` handlers see: null for the
+-- usual one. Returns the search path of the handlers.
 create function foldd.es_enter(
-    subscription_id text, fence_token bigint, incarnation uuid, schema_oid oid, extension_schemas text[], bulk boolean)
+    subscription_id text, fence_token bigint, incarnation uuid, schema_oid oid, extension_schemas text[], batches text)
 returns text
 language plpgsql volatile
 set search_path from current
@@ -20,24 +24,34 @@ as $$
 #variable_conflict use_column
 declare
     home text;
+    is_paused boolean;
+    has_quarantined boolean;
 begin
-    perform 1 from es_subscriptions s
+    select s.paused into is_paused from es_subscriptions s
     where s.subscription_id = es_enter.subscription_id and s.fence_token = es_enter.fence_token
     for key share;
     if not found then
         raise exception 'subscription % has a newer holder than fence token %',
             es_enter.subscription_id, es_enter.fence_token using errcode = 'FD001';
     end if;
+    if is_paused then
+        raise exception 'subscription % is paused', es_enter.subscription_id using errcode = 'FD006';
+    end if;
     if es_current_incarnation() is distinct from es_enter.incarnation then
         raise exception 'the horizon was seen before the server restarted' using errcode = 'FD003';
     end if;
-    select n.nspname into home from pg_namespace n where n.oid = es_enter.schema_oid;
+    select n.nspname, exists (select from es_quarantined_streams q where q.subscription_id = es_enter.subscription_id)
+    into home, has_quarantined
+    from pg_namespace n where n.oid = es_enter.schema_oid;
     if not found then
         raise exception 'the schema of subscription % is gone (oid %)', es_enter.subscription_id, es_enter.schema_oid
             using errcode = 'invalid_schema_name',
                   hint = 'Its tables were dropped or restored from a dump behind foldd''s back.';
     end if;
-    return concat_ws(', ', quote_ident(home), case when es_enter.bulk then 'foldd_bulk' end, 'foldd',
+    if has_quarantined and es_enter.batches is distinct from 'foldd_parking' then
+        raise exception 'streams of subscription % are quarantined', es_enter.subscription_id using errcode = 'FD007';
+    end if;
+    return concat_ws(', ', quote_ident(home), es_enter.batches, 'foldd',
                      (select string_agg(quote_ident(x), ', ' order by nth)
                       from unnest(es_enter.extension_schemas) with ordinality as given (x, nth)),
                      'pg_catalog', 'pg_temp');
@@ -67,6 +81,9 @@ begin
         last_position = es_advance.new_position,
         applied_position = greatest(s.applied_position, es_advance.applied_position),
         drawn_position = es_drawn_position(),
+        -- While events are tried one by one, one that went well says nothing of the next.
+        unclean_takeovers = case when s.attempted_position is null then 0 else s.unclean_takeovers end,
+        crashed_position = null,
         updated_at = now()
     where s.subscription_id = es_advance.subscription_id
       and s.fence_token = es_advance.fence_token
@@ -146,5 +163,7 @@ create type foldd.es_outcome as (
     message         text,
     detail          text,
     hint            text,
-    context         text
+    context         text,
+    parked          bigint,
+    quarantined     boolean
 );

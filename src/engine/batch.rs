@@ -33,15 +33,19 @@ pub(crate) struct Program {
 /// Who applies the events of a page.
 #[derive(Debug, Clone)]
 pub(crate) enum Body {
-    /// A compiled function in the database.
-    Sql {
-        /// Its call.
-        call: String,
-        /// Where the file's lines are in it.
-        lines: LineMap,
-    },
+    /// Compiled functions in the database: one for whole pages, one for what is parked.
+    Sql { plain: Function, parking: Function },
     /// A handler in this process.
     Rust(Hosted),
+}
+
+/// A compiled function.
+#[derive(Debug, Clone)]
+pub(crate) struct Function {
+    /// Its call.
+    pub(crate) call: String,
+    /// Where the file's lines are in it.
+    pub(crate) lines: LineMap,
 }
 
 /// One batch: whose, under which lease, from where and how far. The cursor is the lease's.
@@ -91,7 +95,7 @@ pub(crate) async fn fold(
     let batch = Batch { subscription_id: &program.subscription_id, lease, horizon, bounds };
     let folding = async {
         match &program.body {
-            Body::Sql { call, lines } => fold_in_sql(conn, program, call, lines, &batch).await,
+            Body::Sql { plain, .. } => fold_in_sql(conn, program, &plain.call, &plain.lines, &batch).await,
             Body::Rust(hosted) => hosted::fold(conn, hosted, &batch).await,
         }
     };
@@ -125,6 +129,7 @@ async fn fold_in_sql(
         .bind(bounds.max_events)
         .bind(bounds.max_bytes)
         .bind(bounds.bulk)
+        .bind(None::<sqlx::types::Json<()>>)
         .fetch_one(&mut *conn)
         .await
         .map_err(|error| Fault::of(&error, bounds.max_events))?;

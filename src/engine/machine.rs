@@ -8,9 +8,13 @@
 //!  │     │                 │  └── Rested (lease kept) ──┐    │
 //!  │     └── Rested ───────┴────────► BackingOff ◄──────┴────┘
 //!  │        (retake)       │ Failed(Halt)
-//!  │                       └────────► Halted
+//!  ├─ Recalled ◄───────────┼────────► Halted
+//!  │                       │ Failed(Pause)
+//!  ├─ Recalled ◄───────────┴────────► Paused
 //!  └──── Drain, from anywhere ──────► Draining
 //! ```
+//!
+//! `Recalled` means that an operator did something: whoever rests, waits, halted or paused looks again at once.
 //!
 //! No clock, no connection, no await: everything here can be read and tested as a table.
 
@@ -33,8 +37,12 @@ pub(crate) enum Phase {
         retake: bool,
     },
     /// Held, and stopped on an event or a definition that a person must look at.
-    /// Entered by a fault that repeats. A restart tries once more, and halts again if nothing changed.
+    /// Entered by a fault that repeats. A restart tries once more, and halts again if nothing changed. Left when an
+    /// operator resumes it.
     Halted,
+    /// Held, and standing still because an operator wants it to.
+    /// Entered when a batch is refused for that. A restart is refused likewise. Left when an operator resumes it.
+    Paused,
     /// The process is about to end; no new batch begins.
     /// Entered by SIGTERM. Never left.
     Draining,
@@ -49,18 +57,20 @@ impl Phase {
             Self::Live => "live",
             Self::BackingOff { .. } => "backing_off",
             Self::Halted => "halted",
+            Self::Paused => "paused",
             Self::Draining => "draining",
         }
     }
 
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Standby,
         Self::CatchingUp,
         Self::Live,
         Self::BackingOff { retake: false },
         Self::Halted,
+        Self::Paused,
         Self::Draining,
     ];
 }
@@ -70,6 +80,8 @@ impl Phase {
 pub(crate) enum Input {
     /// It is its turn, or somebody woke it.
     Woken,
+    /// An operator did something that concerns it.
+    Recalled,
     /// The lease is ours.
     Taken,
     /// Somebody else's lease still runs.
@@ -95,6 +107,12 @@ pub(crate) enum Directive {
     Retake,
     /// Nothing was applied; a smaller page may work, or names the event.
     Shrink,
+    /// Nothing was applied; it works when the failing event is parked.
+    Park,
+    /// Nothing was applied; it works when the events of quarantined streams are passed by.
+    PassBy,
+    /// An operator wants it to stand still.
+    Pause,
     /// It will fail again until a person changes something.
     Halt,
 }
@@ -126,9 +144,16 @@ pub(crate) fn step(phase: Phase, input: Input) -> (Phase, Action) {
         (Phase::BackingOff { retake: true }, Input::Rested) => (Phase::Standby, Action::Take),
         (Phase::BackingOff { retake: false }, Input::Rested) => (Phase::CatchingUp, Action::Fold),
         // A wake does not shorten a wait: the fault that caused it has not passed.
-        (Phase::BackingOff { .. } | Phase::Halted, Input::Woken) | (Phase::Halted, Input::Rested) => {
-            (phase, Action::Wait)
-        }
+        (Phase::BackingOff { .. }, Input::Woken)
+        | (Phase::Halted | Phase::Paused, Input::Woken | Input::Rested) => (phase, Action::Wait),
+
+        (Phase::CatchingUp | Phase::Live, Input::Recalled) => (phase, Action::Fold),
+        (Phase::BackingOff { retake: false }, Input::Recalled) => (Phase::CatchingUp, Action::Fold),
+        // What is known of the lease may be what the operator changed: read it anew.
+        (
+            Phase::Standby | Phase::BackingOff { retake: true } | Phase::Halted | Phase::Paused,
+            Input::Recalled,
+        ) => (Phase::Standby, Action::Take),
 
         (_, Input::Taken) => (Phase::CatchingUp, Action::Fold),
         (_, Input::Occupied) => (Phase::Standby, Action::LookAgain),
@@ -137,7 +162,8 @@ pub(crate) fn step(phase: Phase, input: Input) -> (Phase, Action) {
 
         (_, Input::Failed(Directive::Retry)) => (Phase::BackingOff { retake: false }, Action::Rest),
         (_, Input::Failed(Directive::Retake)) => (Phase::BackingOff { retake: true }, Action::Rest),
-        (_, Input::Failed(Directive::Shrink)) => (phase, Action::Fold),
+        (_, Input::Failed(Directive::Shrink | Directive::Park | Directive::PassBy)) => (phase, Action::Fold),
+        (_, Input::Failed(Directive::Pause)) => (Phase::Paused, Action::Wait),
         (_, Input::Failed(Directive::Halt)) => (Phase::Halted, Action::Wait),
     }
 }
@@ -146,8 +172,9 @@ pub(crate) fn step(phase: Phase, input: Input) -> (Phase, Action) {
 mod tests {
     use super::{Action, Directive, Input, Phase, step};
 
-    const INPUTS: [Input; 11] = [
+    const INPUTS: [Input; 15] = [
         Input::Woken,
+        Input::Recalled,
         Input::Taken,
         Input::Occupied,
         Input::MoreToDo,
@@ -155,6 +182,9 @@ mod tests {
         Input::Failed(Directive::Retry),
         Input::Failed(Directive::Retake),
         Input::Failed(Directive::Shrink),
+        Input::Failed(Directive::Park),
+        Input::Failed(Directive::PassBy),
+        Input::Failed(Directive::Pause),
         Input::Failed(Directive::Halt),
         Input::Rested,
         Input::Drain,
@@ -182,9 +212,22 @@ mod tests {
 
     #[test]
     fn a_wake_neither_ends_a_halt_nor_shortens_a_wait() {
-        for phase in [Phase::Halted, Phase::BackingOff { retake: false }, Phase::BackingOff { retake: true }]
-        {
+        let waiting = [
+            Phase::Halted,
+            Phase::Paused,
+            Phase::BackingOff { retake: false },
+            Phase::BackingOff { retake: true },
+        ];
+        for phase in waiting {
             assert_eq!(step(phase, Input::Woken), (phase, Action::Wait));
+        }
+    }
+
+    #[test]
+    fn an_operator_ends_every_wait() {
+        for phase in Phase::ALL.into_iter().filter(|phase| *phase != Phase::Draining) {
+            let (_, action) = step(phase, Input::Recalled);
+            assert!(matches!(action, Action::Take | Action::Fold), "{phase:?}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! One subscription, turn by turn. A turn takes the lease or folds one page, on a connection that a worker lends.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -79,6 +80,8 @@ pub(crate) struct Subscription {
     backoff: Backoff,
     scanned: i64,
     trouble: Option<Trouble>,
+    /// Set when an operator did something that concerns it.
+    recalled: Arc<AtomicBool>,
     report: Arc<Mutex<Report>>,
     metrics: Arc<SubscriptionMetrics>,
 }
@@ -114,6 +117,7 @@ impl Subscription {
             backoff: Backoff::default(),
             scanned: 0,
             trouble: None,
+            recalled: Arc::default(),
             report: Arc::new(Mutex::new(report)),
             metrics,
         }
@@ -132,6 +136,11 @@ impl Subscription {
     /// Where it says how it is.
     pub(crate) fn report(&self) -> Arc<Mutex<Report>> {
         Arc::clone(&self.report)
+    }
+
+    /// Set it to have the next turn look at what an operator did.
+    pub(crate) fn recalled(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.recalled)
     }
 
     /// Its metrics' handles.
@@ -156,7 +165,13 @@ impl Subscription {
         terms: &Terms,
         trusted_until: Instant,
     ) -> Turn {
-        let due = if matches!(self.phase, Phase::BackingOff { .. }) { Input::Rested } else { Input::Woken };
+        let due = if self.recalled.swap(false, Ordering::Relaxed) {
+            Input::Recalled
+        } else if matches!(self.phase, Phase::BackingOff { .. }) {
+            Input::Rested
+        } else {
+            Input::Woken
+        };
         let turn = match self.enter(due) {
             Action::Fold if Instant::now() >= trusted_until => {
                 Turn { next: Next::After(DISTRUST), spoilt: false }
@@ -321,6 +336,7 @@ impl Subscription {
                 self.pace.shrink(page);
                 tracing::warn!(subscription = self.id(), page, "halving the page: {}", trouble.message);
             }
+            Directive::Park | Directive::PassBy | Directive::Pause => {}
             Directive::Retry | Directive::Retake => {
                 self.metrics.retry();
                 tracing::warn!(subscription = self.id(), "trying again: {}", trouble.message);

@@ -32,7 +32,7 @@ pub(crate) struct Step<'a> {
 /// a batch.
 pub(crate) async fn enter(tx: &mut Link<'_>, entry: &Entry<'_>) -> sqlx::Result<()> {
     sqlx::query(
-        "select set_config('search_path', foldd.es_enter($1, $2, $3, $4::bigint::oid, $5, false), true),
+        "select set_config('search_path', foldd.es_enter($1, $2, $3, $4::bigint::oid, $5, null), true),
                 set_config($6, $1, true)",
     )
     .bind(entry.subscription_id)

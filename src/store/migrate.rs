@@ -40,6 +40,7 @@ pub(crate) const MIGRATIONS: &[Migration] = migrations! {
     8 "0008_books"
     9 "0009_fold"
     10 "0010_restore"
+    11 "0011_dead_letters"
 };
 
 /// What migrating did.

@@ -13,7 +13,7 @@ use crate::ledger::phases::Trouble;
 use crate::ledger::projections::{self, Known, New};
 use crate::projection::Projection;
 use crate::projection::definition::{Body, Categories, Definition};
-use crate::projection::sql::{Target, call, compile, quote_ident};
+use crate::projection::sql::{Target, Variant, call, compile, quote_ident};
 use crate::store::Link;
 
 /// Why a projection cannot be built.
@@ -132,11 +132,11 @@ async fn body(
         extension_schemas: &extension_schemas,
         order_guard,
     };
-    if let Some(compiled) = compile(&current.definition, &target) {
-        if function_source(tx, &current.projection_id).await? != Some(compiled.source) {
-            sqlx::raw_sql(AssertSqlSafe(compiled.ddl)).execute(tx).await?;
-        }
-        return Ok(batch::Body::Sql { call: call(&current.projection_id), lines: compiled.lines });
+    if let (Some(plain), Some(parking)) = (
+        function(tx, current, &target, Variant::Plain).await?,
+        function(tx, current, &target, Variant::Parking).await?,
+    ) {
+        return Ok(batch::Body::Sql { plain, parking });
     }
     let handler = wanted.handler.clone().filter(|_| wanted.version == current.version);
     Ok(batch::Body::Rust(Hosted {
@@ -147,6 +147,20 @@ async fn body(
         extension_schemas,
         order_guard,
     }))
+}
+
+/// One of the two compiled functions, made or mended where the database has another; `None` for a Rust handler.
+async fn function(
+    tx: &mut Link<'_>,
+    current: &Current,
+    target: &Target<'_>,
+    variant: Variant,
+) -> Result<Option<batch::Function>, BuildError> {
+    let Some(compiled) = compile(&current.definition, target, variant) else { return Ok(None) };
+    if function_source(tx, &current.projection_id, variant).await? != Some(compiled.source) {
+        sqlx::raw_sql(AssertSqlSafe(compiled.ddl)).execute(tx).await?;
+    }
+    Ok(Some(batch::Function { call: call(&current.projection_id, variant), lines: compiled.lines }))
 }
 
 /// Checks a projection against the database as it is, in a schema that is rolled back: nothing is kept.
@@ -313,12 +327,17 @@ async fn store_schema(tx: &mut Link<'_>) -> sqlx::Result<String> {
     .await
 }
 
-async fn function_source(tx: &mut Link<'_>, projection_id: &str) -> sqlx::Result<Option<String>> {
+async fn function_source(
+    tx: &mut Link<'_>,
+    projection_id: &str,
+    variant: Variant,
+) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar(
         "select p.prosrc from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-         where n.nspname = 'foldd' and p.proname = $1",
+         where n.nspname = $2 and p.proname = $1",
     )
     .bind(projection_id)
+    .bind(variant.schema())
     .fetch_optional(tx)
     .await
 }

@@ -20,7 +20,7 @@ async fn enter(world: &World, incarnation: Uuid) -> Result<(), String> {
         .await;
     let (mut conn, _) = session(world).await;
     let sql =
-        format!("select foldd.es_enter('s@1', 7, '{incarnation}', 'public'::regnamespace, '{{}}', false)");
+        format!("select foldd.es_enter('s@1', 7, '{incarnation}', 'public'::regnamespace, '{{}}', null)");
     try_run(&mut conn, &sql).await.map_err(|error| sqlstate(&error))
 }
 

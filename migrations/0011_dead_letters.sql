@@ -1,0 +1,180 @@
+-- Events that are parked instead of applied, and how they are applied after all.
+--
+-- A batch that must pass an event by runs as a second compilation of its projection, which asks es_set_aside
+-- first: it parks what is to be parked, in the transaction that moves the checkpoint, and says how far the
+-- page goes. What is left is read through foldd_parking.es_page, which is also what `batch` means there.
+--
+--     FD008  more streams would be parked than the projection allows
+
+create schema foldd_parking;
+comment on schema foldd_parking is 'The relation `batch` as it is while events are parked or retried.';
+
+-- Parks the events of a page that must not be applied: the one of `care.letter`, and all of quarantined
+-- streams. Or, when `care.retry` names a stream, prepares its parked events that somebody wants retried,
+-- the oldest first. A page with a letter ends there: the events before it are known to be
+-- good, and of those behind it nothing is known yet. Leaves the bounds to es_page, and returns how far the
+-- page goes: in a retry nowhere. `care.guard` asks for the look at the streams' order. `single` is the event of a page of one.
+create function foldd.es_set_aside(
+    subscription_id text, categories text[], after_transaction_id xid8, after_position bigint, max_events bigint,
+    horizon xid8, max_bytes bigint, care jsonb,
+    out scanned bigint, out oldest timestamptz, out transaction_id xid8, out global_position bigint, out parked bigint,
+    out single bigint)
+language plpgsql volatile
+set search_path from current
+as $$
+#variable_conflict use_column
+declare
+    letter jsonb := care -> 'letter';
+    position_of_letter bigint := letter ->> 'position';
+    retried text := care ->> 'retry';
+    streams bigint;
+begin
+    parked := 0;
+    perform set_config('foldd.subscription', es_set_aside.subscription_id, true),
+            set_config('foldd.retry', coalesce(retried, ''), true),
+            set_config('foldd.categories', coalesce(es_set_aside.categories::text, ''), true),
+            set_config('foldd.after_transaction_id', es_set_aside.after_transaction_id::text, true),
+            set_config('foldd.after_position', es_set_aside.after_position::text, true),
+            set_config('foldd.horizon', es_set_aside.horizon::text, true);
+    if retried is not null then
+        select count(*), min(e.created_at), case when count(*) = 1 then min(e.global_position) end
+        into scanned, oldest, single
+        from foldd.es_wanted(es_set_aside.subscription_id, retried, es_set_aside.max_events) e;
+        transaction_id := es_set_aside.after_transaction_id;
+        global_position := es_set_aside.after_position;
+        perform set_config('foldd.page_events', scanned::text, true);
+        return;
+    end if;
+    if (care ->> 'guard')::boolean and es_has_foreign_writes() then
+        perform es_require_stream_order(
+            es_set_aside.categories, es_set_aside.after_transaction_id, es_set_aside.after_position,
+            es_set_aside.max_events, es_set_aside.horizon, es_set_aside.max_bytes);
+    end if;
+    if letter is not null then
+        select count(*) into max_events
+        from es_events l
+        cross join lateral es_read_after(
+            es_set_aside.categories, es_set_aside.after_transaction_id, es_set_aside.after_position,
+            es_set_aside.max_events, es_set_aside.horizon, es_set_aside.max_bytes) e
+        where l.global_position = position_of_letter
+          and (e.transaction_id, e.global_position) <= (l.transaction_id, l.global_position);
+    end if;
+    select page.events, page.oldest, page.transaction_id, page.global_position,
+           case when page.events = 1 then page.global_position end
+    into scanned, oldest, transaction_id, global_position, single
+    from es_extent_after(es_set_aside.categories, es_set_aside.after_transaction_id, es_set_aside.after_position,
+                         es_set_aside.max_events, es_set_aside.horizon, es_set_aside.max_bytes) page;
+    perform set_config('foldd.page_events', scanned::text, true);
+    if scanned = 0 then
+        return;
+    end if;
+    if (letter ->> 'quarantine')::boolean then
+        insert into es_quarantined_streams (subscription_id, stream_id, since_version)
+        select es_set_aside.subscription_id, e.stream_id, e.stream_version
+        from es_events e where e.global_position = position_of_letter
+        on conflict do nothing;
+    end if;
+    insert into es_dead_letters (subscription_id, stream_id, stream_version, global_position, event_type, reason, error)
+    select es_set_aside.subscription_id, e.stream_id, e.stream_version, e.global_position, e.event_type,
+           case when e.global_position is distinct from position_of_letter then 'behind'
+                when (letter ->> 'quarantine')::boolean then 'failed'
+                else 'skipped' end,
+           case when e.global_position = position_of_letter then letter -> 'error' end
+    from es_read_after(es_set_aside.categories, es_set_aside.after_transaction_id, es_set_aside.after_position,
+                       scanned, es_set_aside.horizon) e
+    where e.global_position = position_of_letter
+       or exists (select from es_quarantined_streams q
+                  where q.subscription_id = es_set_aside.subscription_id and q.stream_id = e.stream_id
+                    and q.since_version <= e.stream_version);
+    get diagnostics parked = row_count;
+    if parked = 0 then
+        return;
+    end if;
+    update es_subscriptions s set dead_letters = s.dead_letters + parked
+    where s.subscription_id = es_set_aside.subscription_id;
+    if letter is not null then
+        select count(*) into streams
+        from (select distinct d.stream_id from es_dead_letters d
+              where d.subscription_id = es_set_aside.subscription_id and d.discarded_at is null) parked_streams;
+        if streams > (letter ->> 'most_streams')::bigint then
+            raise exception 'events of % streams would be parked, and max_quarantined_streams is %',
+                streams, letter ->> 'most_streams' using errcode = 'FD008';
+        end if;
+    end if;
+end
+$$;
+
+comment on function foldd.es_set_aside(text, text[], xid8, bigint, bigint, xid8, bigint, jsonb) is
+    'Parks the events of a page that must not be applied; returns how far the page goes.';
+
+-- The parked events of a stream that somebody wants retried, in stream order.
+create function foldd.es_wanted(subscription_id text, stream_id text, max_events bigint) returns setof es_events
+language sql stable
+set search_path from current
+begin atomic
+    select e.* from es_dead_letters d join es_events e on e.global_position = d.global_position
+    where d.subscription_id = es_wanted.subscription_id and d.stream_id = es_wanted.stream_id
+      and d.discarded_at is null and d.retry_wanted_at is not null
+    order by d.stream_version limit es_wanted.max_events;
+end;
+
+-- What is left of the page that es_set_aside prepared.
+create function foldd_parking.es_page() returns setof es_events
+language plpgsql stable rows 1000
+set search_path from current
+as $$
+declare
+    subscription text := current_setting('foldd.subscription');
+    retried text := nullif(current_setting('foldd.retry'), '');
+    page_events bigint := current_setting('foldd.page_events')::bigint;
+begin
+    if retried is not null then
+        return query select * from foldd.es_wanted(subscription, retried, page_events);
+        return;
+    end if;
+    return query
+    select e.* from es_read_after(
+        nullif(current_setting('foldd.categories'), '')::text[],
+        current_setting('foldd.after_transaction_id')::xid8,
+        current_setting('foldd.after_position')::bigint,
+        page_events,
+        current_setting('foldd.horizon')::xid8) e
+    where not exists (select from es_dead_letters d
+                      where d.subscription_id = subscription and d.global_position = e.global_position)
+    order by e.transaction_id, e.global_position;
+end
+$$;
+
+create view foldd_parking.batch as select * from foldd_parking.es_page();
+
+-- What was retried is applied now: its letters go, and with the last one the quarantine of its stream. Says
+-- whether any stream is still quarantined.
+create function foldd.es_set_right(subscription_id text, care jsonb, applied bigint) returns boolean
+language plpgsql volatile
+set search_path from current
+as $$
+#variable_conflict use_column
+declare
+    retried text := care ->> 'retry';
+    gone bigint;
+begin
+    if retried is not null then
+        delete from es_dead_letters d
+        where d.subscription_id = es_set_right.subscription_id
+          and d.global_position in (
+              select e.global_position from foldd.es_wanted(es_set_right.subscription_id, retried, applied) e);
+        get diagnostics gone = row_count;
+        update es_subscriptions s set dead_letters = s.dead_letters - gone
+        where s.subscription_id = es_set_right.subscription_id;
+        delete from es_quarantined_streams q
+        where q.subscription_id = es_set_right.subscription_id and q.stream_id = retried
+          and not exists (select from es_dead_letters d
+                          where d.subscription_id = q.subscription_id and d.stream_id = q.stream_id
+                            and d.discarded_at is null);
+    end if;
+    return exists (select from es_quarantined_streams q where q.subscription_id = es_set_right.subscription_id);
+end
+$$;
+
+comment on function foldd.es_set_right(text, jsonb, bigint) is
+    'Deletes the letters of a retry that was applied, and lifts the quarantine with the last one.';
