@@ -178,3 +178,39 @@ $$;
 
 comment on function foldd.es_set_right(text, jsonb, bigint) is
     'Deletes the letters of a retry that was applied, and lifts the quarantine with the last one.';
+
+-- A retry failed on this event (null: on the first that was wanted): it and what comes after it in its stream stay
+-- parked, what comes before it is still wanted. Only for the holder.
+create function foldd.es_retry_failed(
+    subscription_id text, fence_token bigint, stream_id text, failed_position bigint, error jsonb) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+#variable_conflict use_column
+declare
+    failed_version bigint;
+begin
+    perform 1 from es_subscriptions s
+    where s.subscription_id = es_retry_failed.subscription_id and s.fence_token = es_retry_failed.fence_token
+    for key share;
+    if not found then
+        raise exception 'subscription % has a newer holder than fence token %',
+            es_retry_failed.subscription_id, es_retry_failed.fence_token using errcode = 'FD001';
+    end if;
+    select min(d.stream_version) into failed_version from es_dead_letters d
+    where d.subscription_id = es_retry_failed.subscription_id and d.stream_id = es_retry_failed.stream_id
+      and d.discarded_at is null and d.retry_wanted_at is not null
+      and d.global_position = coalesce(es_retry_failed.failed_position, d.global_position);
+    update es_dead_letters d
+    set retry_wanted_at = null,
+        reason = case when d.stream_version = failed_version and d.reason = 'behind' then 'failed' else d.reason end,
+        attempts = d.attempts + (d.stream_version = failed_version)::int,
+        error = case when d.stream_version = failed_version then es_retry_failed.error else d.error end,
+        last_failed_at = case when d.stream_version = failed_version then clock_timestamp() else d.last_failed_at end
+    where d.subscription_id = es_retry_failed.subscription_id and d.stream_id = es_retry_failed.stream_id
+      and d.discarded_at is null and d.retry_wanted_at is not null and d.stream_version >= failed_version;
+end
+$$;
+
+comment on function foldd.es_retry_failed(text, bigint, text, bigint, jsonb) is
+    'Notes on which event a retry failed; it and what comes after it in its stream stay parked.';

@@ -264,6 +264,7 @@ pub(crate) fn settings(daemon: &config::Daemon) -> Settings {
             batch_timeout: daemon.batch_timeout,
             max_page_events: i64::from(daemon.max_page_events),
             max_page_bytes: i64::from(daemon.max_page_bytes),
+            floor: tokio::sync::RwLock::default(),
         },
         workers: daemon.workers,
         poll_interval: daemon.poll_interval,

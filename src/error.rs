@@ -22,6 +22,12 @@ pub mod sqlstate {
     pub(crate) const STALE_HORIZON: &str = "FD003";
     /// A stream's versions do not follow one another in the order of the log.
     pub(crate) const OUT_OF_ORDER: &str = "FD005";
+    /// An operator paused the subscription.
+    pub(crate) const PAUSED: &str = "FD006";
+    /// Streams of the subscription are quarantined, and the batch would apply their events.
+    pub(crate) const QUARANTINED: &str = "FD007";
+    /// More streams would be parked than the projection allows.
+    pub(crate) const TOO_MANY_PARKED: &str = "FD008";
 }
 
 /// What can go wrong in the event store.

@@ -89,6 +89,7 @@ pub use event::{Event, EventData, EventMetadata, RecordedEvent};
 pub use hosting::{Daemon, DaemonError};
 #[doc(inline)]
 pub use projection::handler::{Handler, HandlerError, Received, Registry, RustProjection};
+pub use projection::settings::OnError;
 #[doc(inline)]
 pub use store::{
     Appended, CommittedEvents, EventStore, Horizon, ImportEvent, Lag, Migrated, TransactionScope,

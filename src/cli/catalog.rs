@@ -8,7 +8,7 @@ use crate::config::Loaded;
 use crate::projection::Projection;
 use crate::projection::file::{MAX_FILE_BYTES, ProjectionFile};
 use crate::projection::handler::{Registry, RustProjection};
-use crate::projection::settings::{OnError, Settings};
+use crate::projection::settings::Settings;
 
 /// Every projection of the configuration, and every one that the program has a Rust handler for.
 ///
@@ -149,9 +149,6 @@ fn parse(name: &str, label: &str, text: &str, overrides: &Settings) -> Result<Pr
 
 /// Settings whose machinery this release does not have: refused, since ignoring them would be a lie.
 fn refuse_unsupported(settings: &Settings) -> Result<(), String> {
-    if settings.on_error.is_some_and(|on_error| on_error != OnError::Halt) {
-        return Err("on_error knows only \"halt\" in this release; write that or leave it out".to_owned());
-    }
     if settings.partitions.is_some_and(|partitions| partitions > 1) {
         return Err("partitions must be 1 in this release; write that or leave it out".to_owned());
     }

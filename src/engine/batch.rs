@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Row};
 
-use super::failure::{Fault, HandlerFault};
+use super::failure::{Fault, HandlerFault, Policy};
 use super::hosted::{self, Hosted};
 use crate::cursor::Cursor;
 use crate::ledger::lease::Lease;
+use crate::ledger::parking::{self, Care};
 use crate::ledger::phases::EventRef;
 use crate::projection::sql::LineMap;
 use crate::store::{Horizon, Link};
@@ -26,6 +27,8 @@ pub(crate) struct Program {
     pub(crate) subscription_id: String,
     /// The file, for messages.
     pub(crate) path: String,
+    /// What to do about events that cannot be applied.
+    pub(crate) policy: Policy,
     /// Who applies the events.
     pub(crate) body: Body,
 }
@@ -56,6 +59,8 @@ pub(crate) struct Batch<'a> {
     /// Proven before the batch began, as it must be.
     pub(crate) horizon: Horizon,
     pub(crate) bounds: Bounds,
+    /// Which events are applied.
+    pub(crate) care: &'a Care,
 }
 
 /// The bounds of one batch.
@@ -76,35 +81,39 @@ pub(crate) struct Committed {
     pub(crate) scanned: i64,
     /// Those of them that no handler wanted.
     pub(crate) skipped: i64,
+    /// Those of them that are parked now.
+    pub(crate) parked: i64,
+    /// Whether streams are quarantined now.
+    pub(crate) quarantined: bool,
     /// The new checkpoint; `None` when there was nothing.
     pub(crate) cursor: Option<Cursor>,
     /// How old the first event was when it was applied, in seconds.
     pub(crate) oldest_seconds: Option<f64>,
 }
 
-/// Folds one page: everything of it, or nothing.
+/// Folds one page, or retries parked events: everything of it, or nothing.
 ///
 /// After an error that leaves the outcome unknown the caller throws the connection away.
 pub(crate) async fn fold(
     conn: &mut Link<'_>,
     program: &Program,
-    lease: &Lease,
-    horizon: Horizon,
-    bounds: Bounds,
+    batch: &Batch<'_>,
 ) -> Result<Committed, Fault> {
-    let batch = Batch { subscription_id: &program.subscription_id, lease, horizon, bounds };
     let folding = async {
         match &program.body {
-            Body::Sql { plain, .. } => fold_in_sql(conn, program, &plain.call, &plain.lines, &batch).await,
-            Body::Rust(hosted) => hosted::fold(conn, hosted, &batch).await,
+            Body::Sql { plain, parking } => {
+                let function = if *batch.care == Care::Whole { plain } else { parking };
+                fold_in_sql(conn, program, function, batch).await
+            }
+            Body::Rust(hosted) => hosted::fold(conn, hosted, &program.policy, batch).await,
         }
     };
-    let folded = tokio::time::timeout(bounds.timeout + ANSWER_MARGIN, folding)
+    let folded = tokio::time::timeout(batch.bounds.timeout + ANSWER_MARGIN, folding)
         .await
         .map_err(|_| Fault::Unknown(NO_ANSWER.to_owned()))?;
     match folded {
         Err(Fault::TimedOut { page: 1, .. }) => {
-            Err(Fault::TimedOut { page: 1, event: next_event(conn, &batch).await })
+            Err(Fault::TimedOut { page: 1, event: tried_event(conn, batch).await })
         }
         other => other,
     }
@@ -114,12 +123,11 @@ pub(crate) async fn fold(
 async fn fold_in_sql(
     conn: &mut Link<'_>,
     program: &Program,
-    call: &str,
-    lines: &LineMap,
+    function: &Function,
     batch: &Batch<'_>,
 ) -> Result<Committed, Fault> {
-    let Batch { subscription_id, lease, horizon, bounds } = batch;
-    let row = sqlx::query(AssertSqlSafe(call))
+    let Batch { subscription_id, lease, horizon, bounds, care } = batch;
+    let row = sqlx::query(AssertSqlSafe(function.call.as_str()))
         .bind(subscription_id)
         .bind(lease.fence_token)
         .bind(horizon.incarnation())
@@ -129,7 +137,7 @@ async fn fold_in_sql(
         .bind(bounds.max_events)
         .bind(bounds.max_bytes)
         .bind(bounds.bulk)
-        .bind(None::<sqlx::types::Json<()>>)
+        .bind(care.slip(program.policy.order_guard))
         .fetch_one(&mut *conn)
         .await
         .map_err(|error| Fault::of(&error, bounds.max_events))?;
@@ -137,7 +145,7 @@ async fn fold_in_sql(
         Outcome::Committed(committed) => Ok(committed),
         Outcome::Failed { position, context, mut fault } => {
             fault.page = fault.page.max(1);
-            fault.place = place(program, lines, &context);
+            fault.place = place(program, &function.lines, &context);
             if let Some(position) = position {
                 fault.event = event_ref(conn, position).await;
             }
@@ -153,35 +161,34 @@ enum Outcome {
 
 impl Outcome {
     fn of(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
-        let scanned: Option<i64> = row.try_get(0)?;
-        let scanned = scanned.unwrap_or_default();
-        if let Some(sqlstate) = row.try_get::<Option<String>, _>(6)? {
-            let text = |index: usize| row.try_get::<Option<String>, _>(index);
+        let scanned: i64 = row.try_get::<Option<_>, _>("scanned")?.unwrap_or_default();
+        if let Some(sqlstate) = row.try_get("sqlstate")? {
+            let text = |column: &str| row.try_get::<Option<String>, _>(column);
             return Ok(Self::Failed {
-                position: row.try_get(5)?,
-                context: text(10)?.unwrap_or_default(),
+                position: row.try_get("failed_position")?,
+                context: text("context")?.unwrap_or_default(),
                 fault: HandlerFault {
                     sqlstate,
-                    message: text(7)?.unwrap_or_default(),
-                    detail: text(8)?.filter(|text| !text.is_empty()),
-                    hint: text(9)?.filter(|text| !text.is_empty()),
+                    message: text("message")?.unwrap_or_default(),
+                    detail: text("detail")?.filter(|text| !text.is_empty()),
+                    hint: text("hint")?.filter(|text| !text.is_empty()),
                     place: None,
                     event: None,
                     page: scanned,
                 },
             });
         }
-        let stamp: Option<i64> = row.try_get(2)?;
-        let position: Option<i64> = row.try_get(3)?;
-        let cursor =
-            stamp.zip(position).map(|(stamp, position)| Cursor::from((stamp.cast_unsigned(), position)));
-        let skipped: Option<i64> = row.try_get(1)?;
-        let oldest_seconds = row.try_get(4)?;
+        let stamp: Option<i64> = row.try_get("stamp")?;
+        let position: Option<i64> = row.try_get("global_position")?;
         Ok(Self::Committed(Committed {
             scanned,
-            skipped: skipped.unwrap_or_default(),
-            cursor,
-            oldest_seconds,
+            skipped: row.try_get::<Option<_>, _>("skipped")?.unwrap_or_default(),
+            parked: row.try_get("parked")?,
+            quarantined: row.try_get("quarantined")?,
+            cursor: stamp
+                .zip(position)
+                .map(|(stamp, position)| Cursor::from((stamp.cast_unsigned(), position))),
+            oldest_seconds: row.try_get("oldest_seconds")?,
         }))
     }
 }
@@ -196,7 +203,7 @@ fn place(program: &Program, lines: &LineMap, context: &str) -> Option<String> {
 }
 
 /// Best effort: without an answer the fault is reported with the position's event unnamed.
-async fn event_ref(conn: &mut Link<'_>, position: i64) -> Option<EventRef> {
+pub(crate) async fn event_ref(conn: &mut Link<'_>, position: i64) -> Option<EventRef> {
     let named = sqlx::query_as("select stream_id, event_type from es_events where global_position = $1")
         .bind(position)
         .fetch_one(conn);
@@ -205,16 +212,34 @@ async fn event_ref(conn: &mut Link<'_>, position: i64) -> Option<EventRef> {
     Some(EventRef { position, stream_id, event_type })
 }
 
-/// The event behind the checkpoint: what a page of one that was cut off was about. Best effort, too.
-async fn next_event(conn: &mut Link<'_>, batch: &Batch<'_>) -> Option<EventRef> {
-    let named = sqlx::query_as(
+/// What a page of one that was cut off was about. Best effort, too.
+async fn tried_event(conn: &mut Link<'_>, batch: &Batch<'_>) -> Option<EventRef> {
+    let asked = async {
+        match batch.care {
+            Care::Whole | Care::Around(_) => next_event(conn, batch.subscription_id, &batch.horizon).await,
+            Care::Retry(_) => match parking::next_wanted(conn, batch.subscription_id).await? {
+                Some(wanted) => Ok(event_ref(conn, wanted.position).await),
+                None => Ok(None),
+            },
+        }
+    };
+    tokio::time::timeout(ANSWER_MARGIN, asked).await.ok()?.ok()?
+}
+
+/// The event behind the checkpoint and below the horizon, if there is one.
+pub(crate) async fn next_event(
+    conn: &mut Link<'_>,
+    subscription_id: &str,
+    horizon: &Horizon,
+) -> sqlx::Result<Option<EventRef>> {
+    let next: Option<(i64, String, String)> = sqlx::query_as(
         "select e.global_position, e.stream_id, e.event_type from es_subscriptions s
          cross join lateral es_read_after(s.categories, s.last_transaction_id, s.last_position, 1, $2::xid8) e
          where s.subscription_id = $1",
     )
-    .bind(batch.subscription_id)
-    .bind(batch.horizon.transaction_id().to_string())
-    .fetch_optional(conn);
-    let (position, stream_id, event_type) = tokio::time::timeout(ANSWER_MARGIN, named).await.ok()?.ok()??;
-    Some(EventRef { position, stream_id, event_type })
+    .bind(subscription_id)
+    .bind(horizon.transaction_id().to_string())
+    .fetch_optional(conn)
+    .await?;
+    Ok(next.map(|(position, stream_id, event_type)| EventRef { position, stream_id, event_type }))
 }

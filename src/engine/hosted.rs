@@ -5,12 +5,14 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::future::FutureExt;
+use sqlx::types::Json;
 
 use super::batch::{Batch, Committed};
-use super::failure::{Fault, HandlerFault};
+use super::failure::{Fault, HandlerFault, Policy};
 use super::guard;
 use crate::event::RecordedEvent;
 use crate::ledger::checkpoint::{self, Step};
+use crate::ledger::parking::{self, Care, Slip, Sorted};
 use crate::ledger::phases::EventRef;
 use crate::projection::handler::{ErasedHandler, HandlerError};
 use crate::store::{self, Link};
@@ -27,8 +29,6 @@ pub(crate) struct Hosted {
     pub(crate) extension_schemas: Vec<String>,
     /// `None` for all categories.
     pub(crate) categories: Option<Vec<String>>,
-    /// Whether to halt where a stream's versions do not follow one another.
-    pub(crate) order_guard: bool,
 }
 
 impl fmt::Debug for Hosted {
@@ -41,11 +41,12 @@ impl fmt::Debug for Hosted {
 pub(crate) async fn fold(
     conn: &mut Link<'_>,
     hosted: &Hosted,
+    policy: &Policy,
     batch: &Batch<'_>,
 ) -> Result<Committed, Fault> {
     let driver = |error: sqlx::Error| Fault::of(&error, batch.bounds.max_events);
     let mut tx = conn.begin_for_others().await.map_err(driver)?;
-    match apply(&mut tx, hosted, batch).await {
+    match apply(&mut tx, hosted, policy, batch).await {
         // A commit whose answer is lost is an unknown outcome, like any other lost answer.
         Ok(committed) => tx.commit().await.map_err(driver).map(|()| committed),
         Err(fault) => match tx.rollback().await {
@@ -55,8 +56,13 @@ pub(crate) async fn fold(
     }
 }
 
-async fn apply(tx: &mut Link<'_>, hosted: &Hosted, batch: &Batch<'_>) -> Result<Committed, Fault> {
-    let Batch { subscription_id, lease, horizon, bounds } = batch;
+async fn apply(
+    tx: &mut Link<'_>,
+    hosted: &Hosted,
+    policy: &Policy,
+    batch: &Batch<'_>,
+) -> Result<Committed, Fault> {
+    let Batch { subscription_id, lease, horizon, bounds, care } = batch;
     let driver = |error: sqlx::Error| Fault::of(&error, bounds.max_events);
     let entry = checkpoint::Entry {
         subscription_id,
@@ -64,37 +70,91 @@ async fn apply(tx: &mut Link<'_>, hosted: &Hosted, batch: &Batch<'_>) -> Result<
         incarnation: horizon.incarnation(),
         schema_oid: hosted.schema_oid,
         extension_schemas: &hosted.extension_schemas,
+        parking: **care != Care::Whole,
     };
     checkpoint::enter(tx, &entry).await.map_err(driver)?;
+    let slip = care.slip(policy.order_guard);
+    let (page, sorted) = read(tx, hosted, policy, batch, slip.as_ref()).await?;
+    let Some(to) = sorted.to.filter(|_| sorted.scanned > 0) else {
+        return Ok(Committed {
+            scanned: 0,
+            skipped: 0,
+            parked: 0,
+            quarantined: slip.is_some(),
+            cursor: None,
+            oldest_seconds: None,
+        });
+    };
+    let index = Index::of(&page);
+    let left = sorted.scanned - sorted.parked;
+    let mut skipped = 0;
+    if !page.is_empty() {
+        let handled =
+            AssertUnwindSafe(hosted.handler.decode_and_apply(tx.driver(), page)).catch_unwind().await;
+        skipped = match handled {
+            Ok(Ok(skipped)) => skipped,
+            Ok(Err(error)) => return Err(index.fault(&error, left)),
+            Err(panic) => return Err(index.fault(&HandlerError::new(panic_text(&*panic)), left)),
+        };
+        checkpoint::check_deferred(tx)
+            .await
+            .map_err(|error| index.fault(&HandlerError::from(error), left))?;
+    }
+    let quarantined = match &slip {
+        None => false,
+        Some(slip) => parking::set_right(tx, subscription_id, slip, sorted.scanned).await.map_err(driver)?,
+    };
+    let step = Step { subscription_id, lease, to };
+    let advanced = checkpoint::advance(tx, &hosted.store_schema, &step, sorted.oldest).await;
+    let Some(age) = advanced.map_err(driver)? else { return Err(Fault::Meddling) };
+    Ok(Committed {
+        scanned: sorted.scanned,
+        skipped,
+        parked: sorted.parked,
+        quarantined,
+        cursor: Some(to),
+        oldest_seconds: Some(age),
+    })
+}
+
+/// The events that are to be applied, and what is known of the page that they are of.
+async fn read(
+    tx: &mut Link<'_>,
+    hosted: &Hosted,
+    policy: &Policy,
+    batch: &Batch<'_>,
+    slip: Option<&Json<Slip<'_>>>,
+) -> Result<(Vec<RecordedEvent>, Sorted), Fault> {
+    let Batch { subscription_id, lease, horizon, bounds, .. } = batch;
+    let driver = |error: sqlx::Error| Fault::of(&error, bounds.max_events);
     let page = store::Page {
         categories: hosted.categories.as_deref(),
         after: lease.cursor,
         max_events: bounds.max_events,
         max_bytes: bounds.max_bytes,
     };
+    if let Some(slip) = slip {
+        let sorted = parking::set_aside(tx, subscription_id, page, horizon, slip).await.map_err(driver)?;
+        let left = if sorted.scanned > sorted.parked {
+            store::read_rest(tx).await.map_err(driver)?
+        } else {
+            Vec::new()
+        };
+        return Ok((left, sorted));
+    }
     let page = store::read_page_in(tx, &hosted.store_schema, page, horizon.clone()).await.map_err(driver)?;
-    let (Some(first), Some(last)) = (page.first(), page.last()) else {
-        return Ok(Committed { scanned: 0, skipped: 0, cursor: None, oldest_seconds: None });
-    };
-    if hosted.order_guard
+    if policy.order_guard
         && let Some(broken) = guard::first_break(&page)
     {
         return Err(Fault::OutOfOrder(broken));
     }
-    let (cursor, oldest) = (last.cursor(), first.created_at);
-    let scanned = i64::try_from(page.len()).unwrap_or(i64::MAX);
-    let index = Index::of(&page);
-    let handled = AssertUnwindSafe(hosted.handler.decode_and_apply(tx.driver(), page)).catch_unwind().await;
-    let skipped = match handled {
-        Ok(Ok(skipped)) => skipped,
-        Ok(Err(error)) => return Err(index.fault(&error, scanned)),
-        Err(panic) => return Err(index.fault(&HandlerError::new(panic_text(&*panic)), scanned)),
+    let sorted = Sorted {
+        scanned: i64::try_from(page.len()).unwrap_or(i64::MAX),
+        parked: 0,
+        to: page.last().map(RecordedEvent::cursor),
+        oldest: page.first().map(|event| event.created_at),
     };
-    let step = Step { subscription_id, lease, to: cursor };
-    match checkpoint::advance(tx, &hosted.store_schema, &step, oldest).await.map_err(driver)? {
-        Some(age) => Ok(Committed { scanned, skipped, cursor: Some(cursor), oldest_seconds: Some(age) }),
-        None => Err(Fault::Meddling),
-    }
+    Ok((page, sorted))
 }
 
 /// What is kept of a page to name the event that a handler failed on.

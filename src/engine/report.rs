@@ -26,7 +26,7 @@ pub(crate) struct Report {
 pub(super) fn measure(metrics: &SubscriptionMetrics, phase: Phase, committed: &Committed, took: Duration) {
     let outcome = if committed.scanned > 0 { BatchOutcome::Committed } else { BatchOutcome::Empty };
     metrics.batch(outcome, committed.scanned.unsigned_abs(), took);
-    let applied = committed.scanned - committed.skipped;
+    let applied = committed.scanned - committed.skipped - committed.parked;
     metrics.applied(applied.unsigned_abs(), committed.skipped.unsigned_abs());
     if let Some(cursor) = committed.cursor {
         metrics.position(cursor.global_position);

@@ -1,25 +1,31 @@
-//! One subscription, turn by turn. A turn takes the lease or folds one page, on a connection that a worker lends.
+//! One subscription, turn by turn. A turn takes the lease, folds one page or retries parked events, on a connection that
+//! a worker lends.
+
+mod page;
+mod parked;
+mod suspect;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::RwLock;
 use tokio::time::Instant;
 
 use super::backlog::{Backlog, View};
-use super::batch::{self, Body, Bounds, Committed, Program};
+use super::batch::{Body, Program};
 use super::build::Ready;
 use super::failure::Fault;
 use super::machine::{Action, Directive, Input, Phase, step};
 use super::pace::Pace;
-use super::report::{self, Report};
+use super::report::Report;
 use crate::backoff::Backoff;
 use crate::cursor::Cursor;
 use crate::ledger::lease::{self, Lease, Replica};
+use crate::ledger::parking::Letter;
 use crate::ledger::phases::Trouble;
-use crate::ledger::projections;
 use crate::metrics::{LeaseTransition, SubscriptionMetrics};
-use crate::store::{self, Link};
+use crate::store::Link;
 
 /// How often a subscription that somebody else holds is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -28,8 +34,6 @@ const DISTRUST: Duration = Duration::from_millis(100);
 /// The largest page of a Rust handler, in events: such a page is held in this process's memory, at half a
 /// kilobyte an event beside its data.
 const HOSTED_PAGE: i64 = 64_000;
-/// From this page size on, the planner is told that the page is large.
-const BULK_PAGE: i64 = 20_000;
 
 /// What all subscriptions of a process share.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub(crate) struct Terms {
     pub(crate) batch_timeout: Duration,
     pub(crate) max_page_events: i64,
     pub(crate) max_page_bytes: i64,
+    /// Shared by every batch; whoever is suspected of killing processes has it alone.
+    pub(crate) floor: RwLock<()>,
 }
 
 /// When a subscription wants its next turn.
@@ -77,6 +83,11 @@ pub(crate) struct Subscription {
     /// No await takes longer.
     deadline: Duration,
     pace: Pace,
+    parked: Parked,
+    /// How many events are still tried one by one, each alone, because holders died before this one.
+    suspects: i64,
+    /// How many events the last page had at most.
+    last_page: i64,
     backoff: Backoff,
     scanned: i64,
     trouble: Option<Trouble>,
@@ -84,6 +95,19 @@ pub(crate) struct Subscription {
     recalled: Arc<AtomicBool>,
     report: Arc<Mutex<Report>>,
     metrics: Arc<SubscriptionMetrics>,
+}
+
+/// What a subscription knows of events that are parked.
+#[derive(Debug, Default)]
+struct Parked {
+    /// Whether streams are quarantined: their events are passed by. Set right by every batch.
+    quarantined: bool,
+    /// What the next batch parks, and how many events the batch had that failed on it.
+    letter: Option<(Letter, i64)>,
+    /// Whether somebody may want events retried.
+    retry_due: bool,
+    /// How many events a retry has at most.
+    retry_page: i64,
 }
 
 impl Subscription {
@@ -114,6 +138,9 @@ impl Subscription {
             got_on: false,
             deadline: terms.batch_timeout,
             pace: Pace::new(most),
+            parked: Parked::default(),
+            suspects: 0,
+            last_page: 0,
             backoff: Backoff::default(),
             scanned: 0,
             trouble: None,
@@ -166,6 +193,7 @@ impl Subscription {
         trusted_until: Instant,
     ) -> Turn {
         let due = if self.recalled.swap(false, Ordering::Relaxed) {
+            self.parked.retry_due = true;
             Input::Recalled
         } else if matches!(self.phase, Phase::BackingOff { .. }) {
             Input::Rested
@@ -199,6 +227,8 @@ impl Subscription {
                 tracing::info!(subscription = self.id(), fence_token = lease.fence_token, cursor = %lease.cursor, "lease taken");
                 self.metrics.lease(LeaseTransition::Taken);
                 (self.lease, self.backlog, self.trouble, self.got_on) = (Some(lease), None, None, false);
+                self.parked = Parked { retry_due: true, ..Parked::default() };
+                self.suspect(&lease);
                 self.after(Input::Taken)
             }
             Ok(None) => {
@@ -209,116 +239,12 @@ impl Subscription {
         }
     }
 
-    async fn fold(&mut self, conn: &mut Link<'_>, view: &View, terms: &Terms) -> Turn {
-        let Some(lease) = self.lease else {
-            return self.failed(&Fault::Fenced);
-        };
-        // The first page after a takeover goes before the count: a process that is killed again and again while it counts
-        // a long backlog would never get on.
-        if self.got_on
-            && let Err(fault) = self.ensure_counted(conn, view).await
-        {
-            return self.failed(&fault);
-        }
-        let behind = self.phase == Phase::CatchingUp;
-        let max_events = self.pace.page(if behind { terms.catch_up_batch } else { terms.live_batch });
-        // Not more than there is: should the batch run out of time, the halving begins at what it had.
-        let there = self.remaining(view).map_or(max_events, |remaining| remaining.max(1));
-        let bounds = Bounds {
-            max_events: max_events.min(there),
-            max_bytes: terms.max_page_bytes,
-            bulk: max_events >= BULK_PAGE,
-            timeout: terms.batch_timeout,
-        };
-        let started = Instant::now();
-        match batch::fold(conn, &self.program, &lease, view.horizon.clone(), bounds).await {
-            Ok(committed) => self.committed(conn, &committed, started.elapsed(), max_events, view).await,
-            Err(fault) => {
-                self.metrics.batch(fault.outcome(), 0, started.elapsed());
-                self.failed(&fault)
-            }
-        }
-    }
-
-    /// Counts the backlog, unless it is known.
-    async fn ensure_counted(&mut self, conn: &mut Link<'_>, view: &View) -> Result<(), Fault> {
-        let (None, Some(lease)) = (self.remaining(view), self.lease) else { return Ok(()) };
-        let counting = store::count_after(conn, self.categories.as_deref(), lease.cursor, &view.horizon);
-        let events = within(self.deadline, counting).await?;
-        self.count(events, view);
-        Ok(())
-    }
-
-    /// The batch is in: remember where we are, and say whether there is more.
-    async fn committed(
-        &mut self,
-        conn: &mut Link<'_>,
-        committed: &Committed,
-        took: Duration,
-        page: i64,
-        view: &View,
-    ) -> Turn {
-        self.backoff.reset();
-        self.trouble = None;
-        self.scanned += committed.scanned;
-        self.pace.committed(committed.scanned, took, committed.scanned >= page);
-        if let (Some(lease), Some(cursor)) = (&mut self.lease, committed.cursor) {
-            lease.cursor = cursor;
-        }
-        if let Some(backlog) = &mut self.backlog {
-            backlog.applied(committed.scanned);
-        }
-        tracing::debug!(
-            subscription = self.id(),
-            page,
-            scanned = committed.scanned,
-            ?took,
-            "batch committed"
-        );
-        report::measure(&self.metrics, self.phase, committed, took);
-        self.got_on = true;
-        let Some(remaining) = self.remaining(view) else {
-            if committed.scanned > 0 {
-                return self.after(Input::MoreToDo);
-            }
-            self.count(0, view);
-            return self.caught_up(conn).await;
-        };
-        if committed.scanned > 0 && remaining > 0 {
-            return self.after(Input::MoreToDo);
-        }
-        if remaining != 0 {
-            // An empty page says there is nothing left, whatever the arithmetic believes: count anew next time.
-            tracing::warn!(
-                subscription = self.id(),
-                remaining,
-                "the backlog was miscounted and is counted anew"
-            );
-            self.backlog = None;
-        }
-        self.caught_up(conn).await
-    }
-
-    /// Everything up to the horizon is applied.
-    async fn caught_up(&mut self, conn: &mut Link<'_>) -> Turn {
-        self.pace.idle();
-        if self.building {
-            let entering = projections::go_live(conn, &self.program.subscription_id);
-            match within(self.deadline, entering).await {
-                Ok(()) => {
-                    tracing::info!(subscription = self.id(), "first build done, live from now on");
-                    self.building = false;
-                }
-                Err(fault) => return self.failed(&fault),
-            }
-        }
-        self.after(Input::ReachedHorizon)
-    }
-
     fn failed(&mut self, fault: &Fault) -> Turn {
-        let directive = fault.directive();
-        let trouble = fault.trouble();
-        self.metrics.error(fault.kind());
+        let directive = fault.directive(&self.program.policy);
+        let trouble = fault.trouble(self.id(), directive);
+        if !fault.is_no_error() {
+            self.metrics.error(fault.kind());
+        }
         match directive {
             Directive::Halt => {
                 tracing::error!(
@@ -336,7 +262,9 @@ impl Subscription {
                 self.pace.shrink(page);
                 tracing::warn!(subscription = self.id(), page, "halving the page: {}", trouble.message);
             }
-            Directive::Park | Directive::PassBy | Directive::Pause => {}
+            Directive::Park => self.park(fault, &trouble),
+            Directive::PassBy => self.parked.quarantined = true,
+            Directive::Pause => tracing::info!(subscription = self.id(), "paused by an operator"),
             Directive::Retry | Directive::Retake => {
                 self.metrics.retry();
                 tracing::warn!(subscription = self.id(), "trying again: {}", trouble.message);
@@ -346,7 +274,9 @@ impl Subscription {
         if directive == Directive::Retake && self.lease.take().is_some() {
             self.metrics.lease(LeaseTransition::Lost);
         }
-        self.trouble = Some(trouble);
+        if !matches!(directive, Directive::Park | Directive::PassBy) {
+            self.trouble = Some(trouble);
+        }
         let turn = self.after(Input::Failed(directive));
         Turn { spoilt: matches!(fault, Fault::Unknown(_)), ..turn }
     }

@@ -18,6 +18,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) incarnation: Uuid,
     pub(crate) schema_oid: u32,
     pub(crate) extension_schemas: &'a [String],
+    /// Whether the batch passes parked events by; refused otherwise while streams are quarantined.
+    pub(crate) parking: bool,
 }
 
 /// One move of a checkpoint.
@@ -32,7 +34,8 @@ pub(crate) struct Step<'a> {
 /// a batch.
 pub(crate) async fn enter(tx: &mut Link<'_>, entry: &Entry<'_>) -> sqlx::Result<()> {
     sqlx::query(
-        "select set_config('search_path', foldd.es_enter($1, $2, $3, $4::bigint::oid, $5, null), true),
+        "select set_config('search_path', foldd.es_enter($1, $2, $3, $4::bigint::oid, $5,
+                                                    case when $7 then 'foldd_parking' end), true),
                 set_config($6, $1, true)",
     )
     .bind(entry.subscription_id)
@@ -41,13 +44,19 @@ pub(crate) async fn enter(tx: &mut Link<'_>, entry: &Entry<'_>) -> sqlx::Result<
     .bind(i64::from(entry.schema_oid))
     .bind(entry.extension_schemas)
     .bind(MARK)
+    .bind(entry.parking)
     .execute(tx)
     .await?;
     Ok(())
 }
 
-/// Moves the checkpoint by compare-and-set: the last statement of a batch. Deferred constraints are checked before, or
-/// they would fail at the commit.
+/// Has deferred constraints checked now: at the commit nobody could say any more that a handler's statement failed.
+pub(crate) async fn check_deferred(tx: &mut Link<'_>) -> sqlx::Result<()> {
+    sqlx::raw_sql("set constraints all immediate").execute(tx).await?;
+    Ok(())
+}
+
+/// Moves the checkpoint by compare-and-set: the last statement of a batch.
 ///
 /// Returns how old `oldest` is by the server's clock, in seconds; `None`, and nothing is moved, when the handler has
 /// ended the transaction.
@@ -55,9 +64,8 @@ pub(crate) async fn advance(
     tx: &mut Link<'_>,
     store_schema: &str,
     step: &Step<'_>,
-    oldest: DateTime<Utc>,
+    oldest: Option<DateTime<Utc>>,
 ) -> sqlx::Result<Option<f64>> {
-    sqlx::raw_sql("set constraints all immediate").execute(&mut *tx).await?;
     let schema = store_schema.replace('"', "\"\"");
     sqlx::query_scalar(AssertSqlSafe(format!(
         "select case when current_setting($8, true) = $1

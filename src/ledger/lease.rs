@@ -25,6 +25,10 @@ pub(crate) struct Lease {
     pub(crate) fence_token: i64,
     /// The checkpoint, read in the statement that took the lease.
     pub(crate) cursor: Cursor,
+    /// How many holders in a row died, as far as is known, since the checkpoint last moved.
+    pub(crate) unclean_takeovers: i32,
+    /// The event that a holder died of while it tried it alone.
+    pub(crate) crashed_position: Option<i64>,
 }
 
 /// Registers the replica or renews its lease, which renews everything it holds.
@@ -57,6 +61,9 @@ pub(crate) async fn heartbeat(conn: &mut Link<'_>, replica: &Replica, draining: 
 ///
 /// One statement, so it never trusts a cursor read earlier. The expired holder's row is locked: a heartbeat that is
 /// just committing is waited for and then seen, where a join or `not exists` would take the lease regardless.
+///
+/// A holder that fell silent in this same life of the server counts as an unclean takeover, and the event that it had
+/// marked as tried alone is what it died of. When the server restarted in between, nobody is blamed.
 pub(crate) async fn take(
     conn: &mut Link<'_>,
     subscription_id: &str,
@@ -67,10 +74,17 @@ pub(crate) async fn take(
              select replica_id from es_replicas
              where replica_id = (select holder from es_subscriptions where subscription_id = $1)
                and lease_until <= clock_timestamp() for update)
-         update es_subscriptions set holder = $2, fence_token = fence_token + 1
+         update es_subscriptions
+         set holder = $2, fence_token = fence_token + 1, holder_incarnation = es_current_incarnation(),
+             unclean_takeovers = unclean_takeovers + case
+                 when holder <> $2 and holder_incarnation = es_current_incarnation() then 1 else 0 end,
+             crashed_position = case
+                 when holder <> $2 and holder_incarnation = es_current_incarnation()
+                 then coalesce(attempted_position, crashed_position) else crashed_position end,
+             attempted_position = null
          where subscription_id = $1
            and (holder is null or holder = $2 or holder in (select replica_id from expired))
-         returning fence_token, last_transaction_id::text::bigint, last_position",
+         returning fence_token, last_transaction_id::text::bigint, last_position, unclean_takeovers, crashed_position",
     )
     .bind(subscription_id)
     .bind(replica.id)
@@ -79,16 +93,57 @@ pub(crate) async fn take(
     row.map(|row| {
         let stamp: i64 = row.try_get(1)?;
         let cursor = Cursor::from((stamp.cast_unsigned(), row.try_get(2)?));
-        Ok(Lease { fence_token: row.try_get(0)?, cursor })
+        Ok(Lease {
+            fence_token: row.try_get(0)?,
+            cursor,
+            unclean_takeovers: row.try_get(3)?,
+            crashed_position: row.try_get(4)?,
+        })
     })
     .transpose()
+}
+
+/// Notes, before it is tried alone, which event it is: should the process die of it, the next holder knows. `false`
+/// when the lease is lost.
+pub(crate) async fn mark_attempt(
+    conn: &mut Link<'_>,
+    subscription_id: &str,
+    lease: &Lease,
+    position: i64,
+) -> sqlx::Result<bool> {
+    let marked = sqlx::query(
+        "update es_subscriptions set attempted_position = $3 where subscription_id = $1 and fence_token = $2",
+    )
+    .bind(subscription_id)
+    .bind(lease.fence_token)
+    .bind(position)
+    .execute(conn)
+    .await?;
+    Ok(marked.rows_affected() == 1)
+}
+
+/// The events that were tried one by one went well: nobody is suspected any more.
+pub(crate) async fn clear_suspicion(
+    conn: &mut Link<'_>,
+    subscription_id: &str,
+    lease: &Lease,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "update es_subscriptions set attempted_position = null, unclean_takeovers = 0
+         where subscription_id = $1 and fence_token = $2",
+    )
+    .bind(subscription_id)
+    .bind(lease.fence_token)
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Gives everything back and signs off: the next replica takes over at once.
 ///
 /// Two statements, subscriptions first: their rows refer to the replica's.
 pub(crate) async fn release_all(conn: &mut Link<'_>, replica: &Replica) -> sqlx::Result<()> {
-    sqlx::query("update es_subscriptions set holder = null where holder = $1")
+    sqlx::query("update es_subscriptions set holder = null, attempted_position = null where holder = $1")
         .bind(replica.id)
         .execute(&mut *conn)
         .await?;

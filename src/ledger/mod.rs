@@ -12,6 +12,7 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod lease;
+pub(crate) mod parking;
 pub(crate) mod phases;
 pub(crate) mod projections;
 pub(crate) mod reached;

@@ -7,6 +7,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use sqlx::PgConnection;
 
 use crate::event::{EventData, RecordedEvent};
+use crate::projection::settings::OnError;
 
 /// Why a handler could not apply a page. `?` makes one of an error of sqlx.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +118,8 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// # Errors
     /// Whatever makes the page impossible to apply. Errors of the database that pass by themselves (deadlock, lost
-    /// connection, lock timeout) are tried again; others halt the projection.
+    /// connection, lock timeout) are tried again; others halt the projection or park the event, as its
+    /// [`OnError`] says.
     fn apply(
         &self,
         tx: &mut PgConnection,
@@ -182,6 +184,7 @@ pub struct RustProjection {
     pub(crate) categories: Option<Vec<String>>,
     pub(crate) all: bool,
     pub(crate) tables: Option<String>,
+    pub(crate) on_error: Option<OnError>,
     pub(crate) handler: Arc<dyn ErasedHandler>,
 }
 
@@ -190,7 +193,15 @@ impl RustProjection {
     /// which wins.
     pub fn new<H: Handler>(name: &str, version: u32, handler: H) -> Self {
         let handler = Arc::new(handler);
-        Self { name: name.to_owned(), version, categories: None, all: false, tables: None, handler }
+        Self {
+            name: name.to_owned(),
+            version,
+            categories: None,
+            all: false,
+            tables: None,
+            on_error: None,
+            handler,
+        }
     }
 
     /// Its name.
@@ -219,6 +230,13 @@ impl RustProjection {
     #[must_use]
     pub fn all_categories(self) -> Self {
         Self { categories: None, all: true, ..self }
+    }
+
+    /// What happens when an event cannot be applied; [`OnError::Halt`] unless said otherwise here or in the
+    /// configuration, which wins.
+    #[must_use]
+    pub fn on_error(self, on_error: OnError) -> Self {
+        Self { on_error: Some(on_error), ..self }
     }
 
     /// The statements that create its tables, in its own schema.

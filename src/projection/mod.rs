@@ -73,6 +73,7 @@ impl Projection {
             version: Some(rust.version),
             categories: rust.categories.clone(),
             all: rust.all.then_some(true),
+            on_error: rust.on_error,
             ..Settings::default()
         };
         let settings = declared.overridden_by(overrides);

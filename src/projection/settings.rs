@@ -62,15 +62,18 @@ pub(crate) struct Settings {
 }
 
 /// What happens when an event cannot be applied and trying again would not help.
+///
+/// Faults that pass by themselves are tried again and never get here; faults that any other event would meet as well
+/// (a missing table, a missing right, a sick server) halt the projection under every policy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum OnError {
-    /// This projection stops; nothing is skipped.
+pub enum OnError {
+    /// This projection stops; nothing is skipped. `halt` in a file.
     #[default]
     Halt,
-    /// The event and every later one of its stream are parked; other streams go on.
+    /// The event and every later one of its stream are parked, in order; other streams go on. `quarantine_stream`.
     QuarantineStream,
-    /// The event alone is parked.
+    /// The event alone is parked; later ones of its stream are applied without it. `skip_event`.
     SkipEvent,
 }
 

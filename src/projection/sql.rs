@@ -38,6 +38,7 @@ pub(crate) enum Variant {
 
 impl Variant {
     /// Both.
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 2] = [Self::Plain, Self::Parking];
 
     /// The schema that its functions live in.

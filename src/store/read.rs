@@ -255,6 +255,13 @@ pub(crate) async fn read_page_in(
         .await
 }
 
+/// What is left of a page from which the parked events have been taken, in this transaction.
+pub(crate) async fn read_rest(conn: &mut Link<'_>) -> sqlx::Result<Vec<RecordedEvent>> {
+    sqlx::query_as(concat!("select ", recorded_event!(), " from foldd_parking.es_page()"))
+        .fetch_all(conn)
+        .await
+}
+
 /// One page of the log, event by event as they arrive: whatever their sizes, one is held at a time.
 pub(crate) fn stream_page<'c>(
     conn: &'c mut Link<'_>,

@@ -211,8 +211,8 @@ async fn a_role_that_may_not_build_halts_what_is_to_be_built_and_folds_the_rest(
     // All that folding takes, and a projection that is there already: this role's own.
     world
         .execute(&format!(
-            "create role {role} login; grant all on all tables in schema public, foldd to {role};
-             grant all on all sequences in schema public to {role}; grant usage, create on schema foldd to {role};
+            "create role {role} login; grant all on all tables in schema public, foldd, foldd_parking to {role};
+             grant all on all sequences in schema public to {role}; grant usage, create on schema foldd, foldd_parking to {role};
              grant create on database {name} to {role}"
         ))
         .await;

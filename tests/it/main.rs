@@ -26,6 +26,8 @@ mod model;
 mod odd_events;
 /// Names and ids that are unusual or impossible, likewise.
 mod odd_names;
+/// One bad event: parked, retried, or halted on.
+mod parking;
 /// Everything through a transaction pooler.
 mod pooler;
 /// A log that came to another cluster: restored, copied, promoted.

@@ -238,7 +238,7 @@ impl World {
     }
 
     /// Waits for a fact.
-    pub(crate) async fn eventually(&self, what: &str, fact: impl AsyncFn() -> bool) {
+    pub(crate) async fn eventually(&self, what: &str, mut fact: impl AsyncFnMut() -> bool) {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             if fact().await {
@@ -310,6 +310,11 @@ impl Daemon {
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
         assert!(sent.expect("kill can be run").success(), "the daemon takes signal {name}");
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the daemon can be waited for").is_some()
     }
 
     /// Waits for the daemon to end.

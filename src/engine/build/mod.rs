@@ -8,6 +8,7 @@ use sqlx::AssertSqlSafe;
 use lay::lay;
 
 use super::batch::{self, Program};
+use super::failure::Policy;
 use super::hosted::Hosted;
 use crate::ledger::phases::Trouble;
 use crate::ledger::projections::{self, Known, New};
@@ -111,6 +112,7 @@ pub(crate) async fn prepare(conn: &mut Link<'_>, wanted: &Projection) -> Result<
         program: Program {
             path: current.definition.path.clone(),
             subscription_id: current.projection_id.clone(),
+            policy: Policy::of(&wanted.settings),
             body,
         },
     })
@@ -124,13 +126,12 @@ async fn body(
     store_schema: String,
 ) -> Result<batch::Body, BuildError> {
     let extension_schemas = wanted.settings.extension_schemas.clone().unwrap_or_default();
-    let order_guard = wanted.settings.order_guard.unwrap_or(true);
     let target = Target {
         projection_id: &current.projection_id,
         schema_oid: current.schema_oid,
         store_schema: &store_schema,
         extension_schemas: &extension_schemas,
-        order_guard,
+        order_guard: Policy::of(&wanted.settings).order_guard,
     };
     if let (Some(plain), Some(parking)) = (
         function(tx, current, &target, Variant::Plain).await?,
@@ -145,7 +146,6 @@ async fn body(
         categories: listed(&current.definition),
         store_schema,
         extension_schemas,
-        order_guard,
     }))
 }
 

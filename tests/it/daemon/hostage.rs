@@ -121,7 +121,7 @@ async fn who_has_appended_and_does_not_end_is_named_everywhere() {
 async fn a_role_that_may_not_raise_the_floor_stays_at_tier_0_and_says_so_once() {
     let world = World::alone().await;
     world.execute("create role humble login; grant pg_read_all_data, pg_write_all_data to humble").await;
-    world.execute("grant create on database postgres to humble; grant usage, create on schema foldd, public to humble").await;
+    world.execute("grant create on database postgres to humble; grant usage, create on schema foldd, foldd_parking, public to humble").await;
     let database = world.value("select current_database()").await;
     world.execute(&format!("grant create on database \"{database}\" to humble")).await;
     world.projection("tally", TALLY);

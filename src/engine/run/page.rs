@@ -1,0 +1,187 @@
+//! A turn that folds one page.
+
+use std::time::Duration;
+
+use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
+use tokio::time::Instant;
+
+use super::{Subscription, Terms, Turn, within};
+use crate::engine::backlog::View;
+use crate::engine::batch::{self, Batch, Bounds, Committed};
+use crate::engine::failure::Fault;
+use crate::engine::machine::{Input, Phase};
+use crate::engine::report;
+use crate::ledger::parking::Care;
+use crate::ledger::projections;
+use crate::store::{self, Link};
+
+/// From this page size on, the planner is told that the page is large.
+const BULK_PAGE: i64 = 20_000;
+
+/// A batch's place on the floor that all batches of the process share.
+#[expect(dead_code, reason = "held, never read")]
+enum Floor<'a> {
+    Shared(RwLockReadGuard<'a, ()>),
+    Alone(RwLockWriteGuard<'a, ()>),
+}
+
+impl Subscription {
+    pub(super) async fn fold(&mut self, conn: &mut Link<'_>, view: &View, terms: &Terms) -> Turn {
+        let Some(lease) = self.lease else {
+            return self.failed(&Fault::Fenced);
+        };
+        if self.parked.retry_due
+            && let Some(turn) = self.retry(conn, &lease, view, terms).await
+        {
+            return turn;
+        }
+        // The first page after a takeover goes before the count: a process that is killed again and again while it counts
+        // a long backlog would never get on.
+        if self.got_on
+            && let Err(fault) = self.ensure_counted(conn, view).await
+        {
+            return self.failed(&fault);
+        }
+        let letter = self.parked.letter.take();
+        let suspected = if letter.is_none() && self.suspects > 0 {
+            match self.next_suspect(conn, &lease, view).await {
+                Ok(suspected) => suspected,
+                Err(fault) => return self.failed(&fault),
+            }
+        } else {
+            None
+        };
+        let behind = self.phase == Phase::CatchingUp;
+        let paced = self.pace.page(if behind { terms.catch_up_batch } else { terms.live_batch });
+        let bounds = Bounds {
+            max_events: match (&letter, suspected) {
+                (_, Some(_)) => 1,
+                // As large as the page that failed on it.
+                (Some((_, page)), None) => *page,
+                // Not more than there is: should the batch run out of time, the halving begins at what it had.
+                (None, None) => paced.min(self.remaining(view).map_or(paced, |remaining| remaining.max(1))),
+            },
+            max_bytes: terms.max_page_bytes,
+            bulk: paced >= BULK_PAGE,
+            timeout: terms.batch_timeout,
+        };
+        self.last_page = bounds.max_events;
+        let care = match letter {
+            Some((letter, _)) => Care::Around(Some(letter)),
+            None if self.parked.quarantined => Care::Around(None),
+            None => Care::Whole,
+        };
+        let _floor = match suspected {
+            None => Floor::Shared(terms.floor.read().await),
+            Some(position) => {
+                let alone = Floor::Alone(terms.floor.write().await);
+                if let Err(fault) = self.mark(conn, &lease, position).await {
+                    return self.failed(&fault);
+                }
+                alone
+            }
+        };
+        let batch = Batch {
+            subscription_id: &self.program.subscription_id,
+            lease: &lease,
+            horizon: view.horizon.clone(),
+            bounds,
+            care: &care,
+        };
+        let started = Instant::now();
+        match batch::fold(conn, &self.program, &batch).await {
+            Ok(committed) => {
+                // Pages that are small for a reason of their own measure nothing.
+                if matches!(care, Care::Whole | Care::Around(None)) && suspected.is_none() {
+                    let full = committed.scanned >= paced;
+                    self.pace.committed(committed.scanned, started.elapsed(), full);
+                }
+                self.committed(conn, &committed, started.elapsed(), view).await
+            }
+            Err(fault) => {
+                if !fault.is_no_error() {
+                    self.metrics.batch(fault.outcome(), 0, started.elapsed());
+                }
+                self.failed(&fault)
+            }
+        }
+    }
+
+    /// Counts the backlog, unless it is known.
+    pub(super) async fn ensure_counted(&mut self, conn: &mut Link<'_>, view: &View) -> Result<(), Fault> {
+        let (None, Some(lease)) = (self.remaining(view), self.lease) else { return Ok(()) };
+        let counting = store::count_after(conn, self.categories.as_deref(), lease.cursor, &view.horizon);
+        let events = within(self.deadline, counting).await?;
+        self.count(events, view);
+        Ok(())
+    }
+
+    /// The batch is in: remember where we are, and say whether there is more.
+    async fn committed(
+        &mut self,
+        conn: &mut Link<'_>,
+        committed: &Committed,
+        took: Duration,
+        view: &View,
+    ) -> Turn {
+        self.backoff.reset();
+        self.trouble = None;
+        self.scanned += committed.scanned;
+        self.parked.quarantined = committed.quarantined;
+        if let (Some(lease), Some(cursor)) = (&mut self.lease, committed.cursor) {
+            lease.cursor = cursor;
+        }
+        if let Some(backlog) = &mut self.backlog {
+            backlog.applied(committed.scanned);
+        }
+        tracing::debug!(
+            subscription = self.id(),
+            page = self.last_page,
+            scanned = committed.scanned,
+            parked = committed.parked,
+            ?took,
+            "batch committed"
+        );
+        report::measure(&self.metrics, self.phase, committed, took);
+        self.got_on = true;
+        if let Err(fault) = self.cleared(conn, committed.scanned).await {
+            return self.failed(&fault);
+        }
+        let Some(remaining) = self.remaining(view) else {
+            if committed.scanned > 0 {
+                return self.after(Input::MoreToDo);
+            }
+            self.count(0, view);
+            return self.caught_up(conn).await;
+        };
+        if committed.scanned > 0 && remaining > 0 {
+            return self.after(Input::MoreToDo);
+        }
+        if remaining != 0 {
+            // An empty page says there is nothing left, whatever the arithmetic believes: count anew next time.
+            tracing::warn!(
+                subscription = self.id(),
+                remaining,
+                "the backlog was miscounted and is counted anew"
+            );
+            self.backlog = None;
+        }
+        self.caught_up(conn).await
+    }
+
+    /// Everything up to the horizon is applied.
+    async fn caught_up(&mut self, conn: &mut Link<'_>) -> Turn {
+        self.pace.idle();
+        if self.building {
+            let entering = projections::go_live(conn, &self.program.subscription_id);
+            match within(self.deadline, entering).await {
+                Ok(()) => {
+                    tracing::info!(subscription = self.id(), "first build done, live from now on");
+                    self.building = false;
+                }
+                Err(fault) => return self.failed(&fault),
+            }
+        }
+        self.after(Input::ReachedHorizon)
+    }
+}

@@ -1,0 +1,116 @@
+//! An event that kills the process that applies it.
+
+use std::process::Command;
+
+use foldd::{Daemon, EventData, Handler, HandlerError, OnError, Received, Registry, RustProjection};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use super::letters;
+use crate::world::{self, World};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Thing {
+    amount: i64,
+}
+
+impl EventData for Thing {
+    fn event_type(&self) -> &'static str {
+        "Thing"
+    }
+}
+
+/// Aborts the process at an event without an amount.
+struct Fragile;
+
+impl Handler for Fragile {
+    type Event = Thing;
+
+    async fn apply(&self, tx: &mut PgConnection, events: &[Received<Thing>]) -> Result<(), HandlerError> {
+        for event in events {
+            if event.event.amount == 0 {
+                std::process::abort();
+            }
+            sqlx::query("insert into seen values ($1, $2)")
+                .bind(&event.recorded.stream_id)
+                .bind(event.event.amount)
+                .execute(&mut *tx)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// The process that dies: this program once more, started by the tests below.
+#[tokio::test]
+#[ignore = "a process of its own, which the tests here start"]
+async fn a_process_that_dies_of_an_event() {
+    let Ok(url) = std::env::var("FRAGILE_DATABASE_URL") else { return };
+    let policy = std::env::var("FRAGILE_ON_ERROR").unwrap_or_default();
+    let fragile = RustProjection::new("fragile", 1, Fragile)
+        .categories(&["thing"])
+        .tables("create table seen (stream_id text, amount bigint)")
+        .on_error(if policy == "halt" { OnError::Halt } else { OnError::QuarantineStream });
+    let sturdy = "/* foldd\nversion = 1\ncategories = [\"thing\"]\n*/\n-- @tables\n\
+        create table t (n bigint);\n-- @on Thing\ninsert into t values (1);\n";
+    let daemon = Daemon::new(Registry::new().with(fragile))
+        .with_sql("sturdy", sturdy)
+        .lease(std::time::Duration::from_secs(1));
+    let pool = world::pool(&url).await;
+    daemon.run(pool, CancellationToken::new()).await.expect("the daemon runs until it dies");
+}
+
+fn fragile(world: &World, policy: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+    command
+        .args(["--exact", "parking::crashes::a_process_that_dies_of_an_event", "--ignored"])
+        .env("FRAGILE_DATABASE_URL", world.url())
+        .env("FRAGILE_ON_ERROR", policy);
+    command
+}
+
+async fn append(world: &World, stream: &str, amount: i64) {
+    world.append(stream, "Thing", &format!("{{\"amount\": {amount}}}")).await;
+}
+
+#[tokio::test]
+async fn an_event_that_kills_processes_is_found_and_parked() {
+    let world = World::new().await;
+    world.store().migrate().await.expect("the store can be migrated");
+    for amount in 1..=5 {
+        append(&world, "thing-1", amount).await;
+    }
+    append(&world, "thing-2", 0).await;
+    append(&world, "thing-2", 7).await;
+    append(&world, "thing-1", 6).await;
+    let mut deaths = 0;
+    let last = loop {
+        let mut daemon = world.daemon_of(fragile(&world, "quarantine_stream"));
+        let mut ended = false;
+        world
+            .eventually("it dies, or the event is parked", async || {
+                ended = ended || daemon.has_ended();
+                ended || letters(&world, "fragile").await.len() == 2
+            })
+            .await;
+        if !ended {
+            break daemon;
+        }
+        deaths += 1;
+        assert!(deaths < 8, "it still dies: {}", daemon.log());
+    };
+    assert!(deaths >= 4, "it was found before it was noted: {deaths}");
+    assert_eq!(letters(&world, "fragile").await, ["thing-2/1 failed 1", "thing-2/2 behind 1"]);
+    world
+        .eventually("the others go on", async || {
+            world.value("select sum(amount) from fragile.seen").await == "21"
+        })
+        .await;
+    world
+        .eventually("the neighbour goes on", async || {
+            world.value("select count(*) from sturdy.t").await == "8"
+        })
+        .await;
+    last.kill();
+}
