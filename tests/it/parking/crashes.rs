@@ -114,3 +114,66 @@ async fn an_event_that_kills_processes_is_found_and_parked() {
         .await;
     last.kill();
 }
+
+#[tokio::test]
+async fn under_the_policy_to_halt_it_halts_instead_of_dying_for_ever() {
+    let world = World::new().await;
+    world.store().migrate().await.expect("the store can be migrated");
+    append(&world, "thing-1", 1).await;
+    append(&world, "thing-2", 0).await;
+    let mut deaths = 0;
+    let daemon = loop {
+        let mut daemon = world.daemon_of(fragile(&world, "halt"));
+        let mut ended = false;
+        world
+            .eventually("it dies, or halts", async || {
+                ended = ended || daemon.has_ended();
+                ended || world.status("fragile").await["phase"] == "halted"
+            })
+            .await;
+        if !ended {
+            break daemon;
+        }
+        deaths += 1;
+        assert!(deaths < 8, "it still dies: {}", daemon.log());
+    };
+    let error = world.halted("fragile").await;
+    assert_eq!(error["event"]["stream_id"], "thing-2", "{error}");
+    assert!(error["message"].as_str().is_some_and(|text| text.contains("the process died")), "{error}");
+    assert_eq!(world.value("select count(*) from fragile.seen").await, "1");
+    // Not even a restart dies of it.
+    daemon.kill();
+    let daemon = world.daemon_of(fragile(&world, "halt"));
+    world.halted("fragile").await;
+    daemon.kill();
+}
+
+#[tokio::test]
+async fn a_process_that_ends_in_good_order_or_falls_silent_while_idle_suspects_no_event() {
+    let world = World::new().await;
+    let tally = crate::fold::TALLY;
+    world.projection("tally", tally);
+    let unclean = "select unclean_takeovers from es_subscriptions";
+    let lease = [("FOLDD__DAEMON__LEASE", "1s")];
+    for _ in 0..3 {
+        let daemon = world.daemon_with(&lease);
+        daemon.says("lease taken").await;
+        assert_eq!(daemon.stop().await.code(), Some(0));
+    }
+    assert_eq!(world.value(unclean).await, "0");
+    for _ in 0..4 {
+        let daemon = world.daemon_with(&lease);
+        daemon.says("lease taken").await;
+        daemon.kill();
+    }
+    let daemon = world.daemon_with(&lease);
+    daemon.says("tried one by one").await;
+    assert_eq!(world.value(unclean).await, "4");
+    // What comes now is tried with care, and clears everybody.
+    world.seed("order", 1_200).await;
+    world.caught_up("tally").await;
+    assert_eq!(world.value("select sum(n) from tally.tally").await, "1200");
+    world.eventually("nobody is suspected", async || world.value(unclean).await == "0").await;
+    assert!(!daemon.log().contains("parked"), "{}", daemon.log());
+    daemon.stop().await;
+}

@@ -3,6 +3,7 @@
 mod crashes;
 mod equals;
 mod faults;
+mod hosted;
 mod policies;
 
 use serde_json::{Value, json};
