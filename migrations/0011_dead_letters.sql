@@ -74,18 +74,16 @@ begin
         from es_events e where e.global_position = position_of_letter
         on conflict do nothing;
     end if;
+    perform set_config('foldd.to_transaction_id', transaction_id::text, true),
+            set_config('foldd.to_position', global_position::text, true),
+            set_config('foldd.letter', coalesce(position_of_letter::text, ''), true);
     insert into es_dead_letters (subscription_id, stream_id, stream_version, global_position, event_type, reason, error)
     select es_set_aside.subscription_id, e.stream_id, e.stream_version, e.global_position, e.event_type,
            case when e.global_position is distinct from position_of_letter then 'behind'
                 when (letter ->> 'quarantine')::boolean then 'failed'
                 else 'skipped' end,
            case when e.global_position = position_of_letter then letter -> 'error' end
-    from es_read_after(es_set_aside.categories, es_set_aside.after_transaction_id, es_set_aside.after_position,
-                       scanned, es_set_aside.horizon) e
-    where e.global_position = position_of_letter
-       or exists (select from es_quarantined_streams q
-                  where q.subscription_id = es_set_aside.subscription_id and q.stream_id = e.stream_id
-                    and q.since_version <= e.stream_version);
+    from foldd.es_parked_of_page() e;
     get diagnostics parked = row_count;
     if parked = 0 then
         return;
@@ -118,32 +116,72 @@ begin atomic
     order by d.stream_version limit es_wanted.max_events;
 end;
 
--- What is left of the page that es_set_aside prepared.
-create function foldd_parking.es_page() returns setof es_events
-language plpgsql stable rows 1000
-set search_path from current
-as $$
+-- The two halves of the page that es_set_aside prepared: what is left of it, and what is parked. Its end is known by
+-- then, so it is one range of an index; only several categories have to be merged again.
+do $do$
 declare
-    subscription text := current_setting('foldd.subscription');
-    retried text := nullif(current_setting('foldd.retry'), '');
-    page_events bigint := current_setting('foldd.page_events')::bigint;
+    half record;
 begin
-    if retried is not null then
-        return query select * from foldd.es_wanted(subscription, retried, page_events);
-        return;
-    end if;
-    return query
-    select e.* from es_read_after(
-        nullif(current_setting('foldd.categories'), '')::text[],
-        current_setting('foldd.after_transaction_id')::xid8,
-        current_setting('foldd.after_position')::bigint,
-        page_events,
-        current_setting('foldd.horizon')::xid8) e
-    where not exists (select from es_dead_letters d
-                      where d.subscription_id = subscription and d.global_position = e.global_position)
-    order by e.transaction_id, e.global_position;
+    for half in select * from (values ('foldd_parking.es_page', true), ('foldd.es_parked_of_page', false))
+                as given (name, is_rest) loop
+        execute format($create$
+            create function %1$s() returns setof es_events
+            language plpgsql stable rows 1000
+            set search_path from current
+            set jit = off set enable_seqscan = off set enable_bitmapscan = off
+            as $$
+            declare
+                subscription text := current_setting('foldd.subscription');
+                categories text[] := nullif(current_setting('foldd.categories'), '')::text[];
+                letter bigint := nullif(current_setting('foldd.letter', true), '');
+                from_xid xid8 := current_setting('foldd.after_transaction_id')::xid8;
+                from_position bigint := current_setting('foldd.after_position');
+                to_xid xid8 := nullif(current_setting('foldd.to_transaction_id', true), '')::xid8;
+                to_position bigint := nullif(current_setting('foldd.to_position', true), '');
+            begin
+                if %2$L and current_setting('foldd.retry') <> '' then
+                    return query select * from foldd.es_wanted(
+                        subscription, current_setting('foldd.retry'), current_setting('foldd.page_events')::bigint);
+                elsif cardinality(categories) = 1 then
+                    return query
+                    select e.* from es_events e
+                    where (e.stream_category, e.transaction_id, e.global_position) > (categories[1], from_xid, from_position)
+                      and (e.stream_category, e.transaction_id, e.global_position) <= (categories[1], to_xid, to_position)
+                      and %3$s
+                    order by e.stream_category, e.transaction_id, e.global_position;
+                elsif categories is null then
+                    return query
+                    select e.* from es_events e
+                    where (e.transaction_id, e.global_position) > (from_xid, from_position)
+                      and (e.transaction_id, e.global_position) <= (to_xid, to_position)
+                      and %3$s
+                    order by e.transaction_id, e.global_position;
+                else
+                    return query
+                    select e.* from es_read_category_after(
+                        categories, from_xid, from_position, current_setting('foldd.page_events')::bigint,
+                        current_setting('foldd.horizon')::xid8) e
+                    where %3$s
+                    order by e.transaction_id, e.global_position;
+                end if;
+            end
+            $$
+        $create$, half.name, half.is_rest,
+        -- Hashed once a page, and the order of the index is kept; a join would look each event up.
+        case when half.is_rest then
+            'e.global_position is distinct from letter
+             and (e.stream_id not in (select q.stream_id from es_quarantined_streams q where q.subscription_id = subscription)
+                  or e.stream_version < (select q.since_version from es_quarantined_streams q
+                                         where q.subscription_id = subscription and q.stream_id = e.stream_id))'
+        else
+            '(e.global_position = letter
+              or e.stream_id in (select q.stream_id from es_quarantined_streams q where q.subscription_id = subscription)
+                 and e.stream_version >= (select q.since_version from es_quarantined_streams q
+                                          where q.subscription_id = subscription and q.stream_id = e.stream_id))'
+        end);
+    end loop;
 end
-$$;
+$do$;
 
 create view foldd_parking.batch as select * from foldd_parking.es_page();
 

@@ -23,6 +23,7 @@ mod lab;
 mod latency;
 mod page_cost;
 mod pages;
+mod quarantine;
 mod report;
 mod watch;
 
@@ -75,6 +76,8 @@ enum Topic {
     AtRest,
     /// A page in a short log and in a long one
     PageCost,
+    /// Beside streams that are quarantined
+    Quarantine,
 }
 
 impl Topic {
@@ -144,6 +147,7 @@ async fn measure(args: &Args, smoke: bool) -> anyhow::Result<Report> {
             Topic::Hostage => hostage::measure(extent).await?,
             Topic::AtRest => at_rest::measure(extent).await?,
             Topic::PageCost => page_cost::measure(extent).await?,
+            Topic::Quarantine => quarantine::measure(extent).await?,
         };
         report.add(*topic, figures);
     }
