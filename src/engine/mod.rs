@@ -7,8 +7,9 @@
 //! below the horizon, apply it, move the checkpoint by compare-and-set, commit; `hosted` is the same around a
 //! Rust handler. `guard` refuses a page whose streams are out of order. `pace` sizes the page, `backlog` knows
 //! how many events remain, `failure` turns what went wrong into what to do, and into what a person should do.
-//! `build` makes a projection's tables and function. `run` joins them into turns: one turn is one batch, so
-//! that many subscriptions share few connections fairly; `report` is what they say.
+//! `build` makes a projection's tables and functions. `run` joins them into turns: one turn is one batch, so
+//! that many subscriptions share few connections fairly; `run::parked` parks and retries what cannot be applied,
+//! `run::suspect` finds what kills processes; `report` is what they say.
 //!
 //! **Why nothing is lost or doubled.** Effect, checkpoint and fence stand or fall in one commit. A crash before it leaves
 //! nothing; a crash after it leaves all of it. When the answer to the commit is lost, nobody guesses: the connection is

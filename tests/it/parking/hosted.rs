@@ -94,7 +94,9 @@ impl Running {
 async fn whatever_way_a_handler_fails_its_event_is_parked_and_retried() {
     for trap in [Trap::Named, Trap::Unnamed, Trap::Panic, Trap::Statement, Trap::Deferred] {
         let world = World::new().await;
-        for (stream, amount) in [("order-1", 1), ("order-2", 2), ("order-1", 13), ("order-1", 3), ("order-2", 4)] {
+        for (stream, amount) in
+            [("order-1", 1), ("order-2", 2), ("order-1", 13), ("order-1", 3), ("order-2", 4)]
+        {
             append_good(&world, stream, amount).await;
         }
         // No u32: it cannot be decoded, and never will be.
