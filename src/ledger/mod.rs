@@ -11,8 +11,10 @@
 //! **What it never does.** No table has two owner files; no function here waits, retries or decides.
 
 pub(crate) mod checkpoint;
+pub(crate) mod dead_letters;
 pub(crate) mod lease;
 pub(crate) mod phases;
 pub(crate) mod projections;
 pub(crate) mod reached;
 pub(crate) mod status;
+pub(crate) mod wishes;
