@@ -274,6 +274,18 @@ pub(crate) async fn named(conn: &mut Link<'_>, name: &str) -> Result<String, Ref
 }
 
 async fn unknown(conn: &mut Link<'_>, name: &str) -> sqlx::Result<Refusal> {
+    let unbuilt: Option<String> = sqlx::query_scalar(
+        "select coalesce(ph.error ->> 'message', 'the daemon''s log says why') from es_phases ph
+         where $1 in (ph.subscription_id, split_part(ph.subscription_id, '@', 1))
+           and not exists (select from es_subscriptions s where s.subscription_id = ph.subscription_id) limit 1",
+    )
+    .bind(name)
+    .fetch_optional(&mut *conn)
+    .await?;
+    if let Some(message) = unbuilt {
+        let known = format!("it could not be built: {message}; mend that, and start the daemon again");
+        return Ok(Refusal::Unknown { name: name.to_owned(), known });
+    }
     let ids: Vec<String> = sqlx::query_scalar(
         "select projection_id from es_projections order by projection_name, version, generation",
     )

@@ -95,8 +95,8 @@ Examples:
   foldd dead-letters discard fines 5107 --why 'a test that went to production'
   foldd dead-letters discard fines --stream case-7
 
-What merely waited behind a discarded event stays parked until it is retried. The letters are kept for
-daemon.dead_letter_retention and forgotten then; the events stay in the log.")]
+What merely waited behind a discarded event stays parked until it is retried. The letters are kept
+for daemon.dead_letter_retention and forgotten then; the events stay in the log.")]
     Discard(SettleLetters),
 }
 
