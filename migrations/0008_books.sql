@@ -156,6 +156,8 @@ create index es_dead_letters_stream_idx on es_dead_letters (subscription_id, str
     where discarded_at is null;
 create index es_dead_letters_wanted_idx on es_dead_letters (subscription_id, retry_wanted_at)
     where retry_wanted_at is not null and discarded_at is null;
+-- Forgotten a while after they were discarded.
+create index es_dead_letters_discarded_idx on es_dead_letters (discarded_at) where discarded_at is not null;
 
 -- Streams whose events are all parked, from this version on, until they are retried.
 create table es_quarantined_streams (

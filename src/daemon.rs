@@ -269,6 +269,7 @@ pub(crate) fn settings(daemon: &config::Daemon) -> Settings {
         workers: daemon.workers,
         poll_interval: daemon.poll_interval,
         drain_timeout: daemon.drain_timeout,
+        dead_letter_retention: daemon.dead_letter_retention,
     }
 }
 

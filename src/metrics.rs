@@ -60,6 +60,8 @@ declare_metrics! {
         "Age of the oldest event up to the horizon that is not applied yet.";
     Gauge WITHHELD_EVENTS = "foldd_withheld_events", Some(Unit::Count),
         "Committed events of its categories that are still beyond the horizon.";
+    Gauge DEAD_LETTERS = "foldd_dead_letters", Some(Unit::Count),
+        "Events that are parked instead of applied.";
     Gauge POSITION = "foldd_position", None,
         "Global position of the last event applied.";
     Gauge HEAD_POSITION = "foldd_head_position", None,
@@ -242,6 +244,7 @@ pub(crate) struct SubscriptionMetrics {
     lag_events: Gauge,
     lag_seconds: Gauge,
     withheld: Gauge,
+    dead_letters: Gauge,
     position: Gauge,
     phases: [Gauge; PHASES.len()],
     lease_held: Gauge,
@@ -274,6 +277,7 @@ impl SubscriptionMetrics {
             lag_events: unset(LAG_EVENTS, labels.clone()),
             lag_seconds: unset(LAG_SECONDS, labels.clone()),
             withheld: unset(WITHHELD_EVENTS, labels.clone()),
+            dead_letters: unset(DEAD_LETTERS, labels.clone()),
             position: unset(POSITION, labels.clone()),
             phases: PHASES.map(|phase| unset(PHASE, and("phase", phase))),
             lease_held: unset(LEASE_HELD, labels.clone()),
@@ -330,6 +334,11 @@ impl SubscriptionMetrics {
         self.withheld.set(events as f64);
     }
 
+    /// How many of its events are parked.
+    pub(crate) fn dead_letters(&self, events: i64) {
+        self.dead_letters.set(events as f64);
+    }
+
     /// The last event applied.
     pub(crate) fn position(&self, position: i64) {
         self.position.set(position as f64);
@@ -353,15 +362,15 @@ impl SubscriptionMetrics {
         }
     }
 
-    /// What became of the lease. Whoever does not hold it knows nothing of lag, position and build any more.
+    /// What became of the lease. Whoever does not hold it knows nothing of lag, dead letters, position and build any more.
     pub(crate) fn lease(&self, to: LeaseTransition) {
         self.transitions[to as usize].increment(1);
         let held = to == LeaseTransition::Taken;
         self.lease_held.set(f64::from(u8::from(held)));
         if !held {
-            let known =
-                [&self.lag_events, &self.lag_seconds, &self.withheld, &self.position, &self.last_progress];
-            known.into_iter().for_each(|gauge| gauge.set(f64::NAN));
+            let counts = [&self.lag_events, &self.withheld, &self.dead_letters];
+            let others = [&self.lag_seconds, &self.position, &self.last_progress];
+            counts.into_iter().chain(others).for_each(|gauge| gauge.set(f64::NAN));
             self.build(None);
         }
     }

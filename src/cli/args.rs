@@ -5,6 +5,7 @@ mod care;
 mod configuration;
 mod events;
 mod operation;
+mod operators;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,9 @@ pub(crate) use care::{Doctor, Rebase};
 pub(crate) use configuration::{Check, Config, ConfigShow};
 pub(crate) use events::{Append, Export, Import};
 pub(crate) use operation::{Demo, Migrate, Run};
+pub(crate) use operators::{
+    Chosen, DeadLetters, Deed, LetterState, ListLetters, Log, Pause, Resume, SettleLetters, ShowLetter,
+};
 pub(crate) use state::{Lag, Status, Until, Version, Wait};
 
 /// An event store on PostgreSQL, and a daemon that keeps read models folded from it
@@ -28,7 +32,8 @@ Exit codes:
   0  done
   1  failed
   2  wrong use or configuration
-  3  condition not met (wait, check, doctor, migrate --check, lag --fail-above)
+  3  condition not met (wait, check, doctor, migrate --check, lag --fail-above, --if-revision,
+     or a daemon has not followed in time)
 
 The database is named by url or url_file in foldd.toml, by FOLDD__DATABASE__URL, or by DATABASE_URL;
 never on the command line, where every user of the machine could read it.
@@ -71,6 +76,15 @@ pub(crate) enum Verb {
     Lag(Lag),
     /// Wait until a projection has applied an event
     Wait(Wait),
+    /// Let a projection stand still
+    Pause(Pause),
+    /// Let a projection that is paused or halted go on
+    Resume(Resume),
+    /// Look after events that are parked instead of applied
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// Show what operators did
+    Log(Log),
     /// Examine everything that the order of the log rests on
     Doctor(Doctor),
     /// After a restore into a younger cluster: let the log count on from its greatest stamp

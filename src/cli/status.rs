@@ -81,6 +81,16 @@ fn render(status: &Status) -> String {
         text.push_str(&table(&status.projections));
         text.push('\n');
     }
+    for projection in status.projections.iter().filter(|projection| projection.dead_letters > 0) {
+        let id = format!("{}@{}", projection.name, projection.version);
+        text.push_str(&format!(
+            "\n{id}: {} parked; `foldd dead-letters list {id}` shows them\n",
+            match projection.dead_letters {
+                1 => "1 event is".to_owned(),
+                events => format!("{} events are", grouped(events)),
+            }
+        ));
+    }
     for projection in &status.projections {
         if let Some(error) = &projection.error {
             text.push_str(&format!("\n{}@{}: {}\n", projection.name, projection.version, error.message));
@@ -108,7 +118,10 @@ fn render(status: &Status) -> String {
 fn table(projections: &[ProjectionStatus]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["PROJECTION", "ROLE", "PHASE", "LAG", "BEHIND", "EVENTS/S", "POSITION"]);
+    let parked = projections.iter().any(|projection| projection.dead_letters > 0);
+    let mut header = vec!["PROJECTION", "ROLE", "PHASE", "LAG", "BEHIND", "EVENTS/S", "POSITION"];
+    header.extend(parked.then_some("DEAD LETTERS"));
+    table.set_header(header);
     for projection in projections {
         let position = projection.partitions.iter().map(|part| part.checkpoint.global_position).min();
         let eta = projection.build.as_ref().and_then(|build| build.eta_seconds);
@@ -116,7 +129,7 @@ fn table(projections: &[ProjectionStatus]) -> String {
             Some(eta) if projection.lag_events > 0 => format!("{}, {} to go", projection.phase, age(eta)),
             _ => projection.phase.clone(),
         };
-        table.add_row([
+        let mut row = vec![
             format!("{}@{}", projection.name, projection.version),
             projection.role.clone(),
             phase,
@@ -124,9 +137,11 @@ fn table(projections: &[ProjectionStatus]) -> String {
             age(projection.lag_seconds),
             format!("{:.0}", projection.events_per_second),
             position.map_or_else(|| "-".to_owned(), grouped),
-        ]);
+        ];
+        row.extend(parked.then(|| grouped(projection.dead_letters)));
+        table.add_row(row);
     }
-    for column in 3..=6 {
+    for column in 3..=7 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }

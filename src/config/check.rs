@@ -48,6 +48,9 @@ impl Loaded {
     }
 }
 
+/// As durations count years, 365.25 days long.
+const TEN_YEARS: Duration = Duration::from_secs(315_576_000);
+
 struct Checks<'a> {
     origins: &'a Origins,
     faults: Vec<Fault>,
@@ -79,6 +82,8 @@ impl Checks<'_> {
             600 * second,
             "catch_up_batch",
         );
+        let retention = daemon.dead_letter_retention;
+        self.duration("dead_letter_retention", retention, hour, TEN_YEARS, "");
         let twice = daemon.catch_up_batch.saturating_mul(2) + millisecond;
         self.duration("batch_timeout", daemon.batch_timeout, twice, hour, "more than twice catch_up_batch");
         let thrice = daemon.poll_interval.saturating_mul(3);

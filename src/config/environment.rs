@@ -8,6 +8,9 @@ use super::fault::{Fault, Place};
 /// Service named foldd.
 const PREFIX: &str = "FOLDD__";
 
+/// Variables that are not ours and mean something to us.
+const OF_OTHERS: [&str; 4] = ["DATABASE_URL", "NO_COLOR", "USER", "LOGNAME"];
+
 /// The variables of a process that mean something to foldd.
 #[derive(Clone, Default)]
 pub(crate) struct Environment {
@@ -32,6 +35,12 @@ impl Environment {
     /// Whether colours are unwanted (<https://no-color.org>: set and not empty).
     pub(crate) fn no_color(&self) -> bool {
         self.get("NO_COLOR").is_some_and(|value| !value.is_empty())
+    }
+
+    /// The operating system's user, as it tells every process; in a container it may not.
+    pub(super) fn user(&self) -> String {
+        let told = ["USER", "LOGNAME"].into_iter().filter_map(|name| self.get(name)?.to_str());
+        told.into_iter().find(|name| !name.is_empty()).unwrap_or("unknown").to_owned()
     }
 
     /// `DATABASE_URL`, unless it is unset or empty.
@@ -73,7 +82,7 @@ impl<N: Into<OsString>, V: Into<OsString>> FromIterator<(N, V)> for Environment 
         let mut variables: Vec<_> = pairs
             .into_iter()
             .filter_map(|(name, value)| Some((name.into().into_string().ok()?, value.into())))
-            .filter(|(name, _)| key_path(name).is_some() || name == "DATABASE_URL" || name == "NO_COLOR")
+            .filter(|(name, _)| key_path(name).is_some() || OF_OTHERS.contains(&name.as_str()))
             .collect();
         variables.sort();
         Environment { variables }

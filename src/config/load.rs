@@ -16,6 +16,8 @@ use super::{Config, check, explain};
 pub(crate) struct Loaded {
     /// The effective values, relative paths resolved.
     pub(crate) config: Config,
+    /// The operating system's user, for whoever signs what they do.
+    pub(crate) user: String,
     pub(super) origins: Origins,
 }
 
@@ -71,7 +73,7 @@ pub(super) fn load(base: &Path, paths: &[PathBuf], environment: &Environment) ->
         return Err(ConfigError { faults });
     }
     origins.resolve_paths(base, &mut config);
-    Ok(Loaded { config, origins })
+    Ok(Loaded { config, user: environment.user(), origins })
 }
 
 impl Loaded {

@@ -118,6 +118,10 @@ pub(crate) struct Daemon {
     #[serde(with = "values::duration")]
     #[schemars(with = "String")]
     pub(crate) drain_timeout: Duration,
+    /// How long dead letters that were discarded are kept before they are forgotten (1h to 10years).
+    #[serde(with = "values::duration")]
+    #[schemars(with = "String")]
+    pub(crate) dead_letter_retention: Duration,
     /// The most events in one batch (1 to 10,000,000).
     pub(crate) max_page_events: u32,
     /// The most bytes of event data in one batch (65,536 to 1,073,741,824).
@@ -205,6 +209,7 @@ impl Default for Daemon {
             catch_up_batch: Duration::from_secs(1),
             batch_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(20),
+            dead_letter_retention: Duration::from_secs(30 * 24 * 3600),
             max_page_events: 400_000,
             max_page_bytes: 64 << 20,
             migrate: Migrate::OnStart,

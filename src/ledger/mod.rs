@@ -11,9 +11,11 @@
 //! **What it never does.** No table has two owner files; no function here waits, retries or decides.
 
 pub(crate) mod checkpoint;
+pub(crate) mod dead_letters;
 pub(crate) mod lease;
 pub(crate) mod parking;
 pub(crate) mod phases;
 pub(crate) mod projections;
 pub(crate) mod reached;
 pub(crate) mod status;
+pub(crate) mod wishes;

@@ -64,6 +64,8 @@ pub(crate) struct ProjectionStatus {
     pub(crate) events_per_second: f64,
     /// How many events are parked.
     pub(crate) dead_letters: i64,
+    /// The last entry of the operators' log about it; 0 when there is none. `--if-revision` compares it.
+    pub(crate) revision: i64,
     /// Why it does not move.
     pub(crate) error: Option<Trouble>,
     /// How far a build has come.
@@ -156,10 +158,15 @@ async fn read_projections(
     horizon: &Horizon,
 ) -> store::Result<Vec<ProjectionStatus>> {
     // A phase is only as true as its publisher is alive: without a holder a projection stands by, unless it halted.
+    // Whoever is paused is so at once, whatever the holder published last.
     let rows = sqlx::query(
         "select p.projection_name, p.version, p.role, s.holder, s.last_transaction_id::text::bigint as stamp,
                 s.last_position,
-                case when r.lease_until > clock_timestamp() then coalesce(ph.phase, 'standby')
+                s.dead_letters,
+                coalesce((select max(l.entry_id) from es_operator_log l
+                          where l.subscription_id = s.subscription_id), 0) as revision,
+                case when s.paused then 'paused'
+                     when r.lease_until > clock_timestamp() then coalesce(ph.phase, 'standby')
                      when ph.phase = 'halted' then 'halted' else 'standby' end as phase,
                 ph.error,
                 case when r.lease_until > clock_timestamp() then coalesce(ph.events_per_second, 0) else 0 end as rate,
@@ -203,7 +210,8 @@ fn projection(row: &PgRow) -> sqlx::Result<ProjectionStatus> {
         lag_seconds: row.try_get::<Option<f64>, _>("lag_seconds")?.unwrap_or(0.0).max(0.0),
         withheld_events: row.try_get("withheld")?,
         events_per_second,
-        dead_letters: 0,
+        dead_letters: row.try_get("dead_letters")?,
+        revision: row.try_get("revision")?,
         error: row.try_get::<Option<Json<Trouble>>, _>("error")?.map(|Json(trouble)| trouble),
         build: total.map(|total| BuildStatus {
             done: (total - lag_events).max(0),
@@ -243,6 +251,7 @@ async fn read_unbuilt(conn: &mut Link<'_>, only: Option<&str>) -> sqlx::Result<V
             withheld_events: 0,
             events_per_second: 0.0,
             dead_letters: 0,
+            revision: 0,
             error: error.map(|Json(trouble)| trouble),
             build: None,
             partitions: Vec::new(),

@@ -20,6 +20,7 @@ fn record_all() {
     fines.retry();
     fines.lag(3, 0.25);
     fines.withheld(2);
+    fines.dead_letters(4);
     fines.position(561_467);
     fines.delivery(0.08, 250);
     fines.progress_now(1_700_000_000.5);
@@ -67,10 +68,13 @@ fn who_loses_the_lease_exports_no_lag() {
         let fines = SubscriptionMetrics::new("fines", 1, 0);
         fines.lease(LeaseTransition::Taken);
         fines.lag(5, 1.0);
+        fines.dead_letters(1);
         fines.build(Some((0.5, None)));
         fines.lease(LeaseTransition::Lost);
     });
-    assert!(!text.contains("foldd_lag_events{") && !text.contains("foldd_build_progress_ratio{"));
+    for gone in ["foldd_lag_events{", "foldd_dead_letters{", "foldd_build_progress_ratio{"] {
+        assert!(!text.contains(gone), "{gone}");
+    }
     assert!(text.contains("foldd_lease_held{projection=\"fines\",version=\"1\",partition=\"0\"} 0"));
 }
 

@@ -127,6 +127,15 @@ impl Board {
         }
     }
 
+    /// Notes how many events are parked of each subscription; the others have none.
+    pub(crate) fn count_letters(&self, letters: &HashMap<String, i64>) {
+        for line in self.lines().iter() {
+            if line.report.lock().unwrap_or_else(PoisonError::into_inner).held {
+                line.metrics.dead_letters(letters.get(&line.subscription_id).copied().unwrap_or(0));
+            }
+        }
+    }
+
     /// Forgets what was published: the next edition has everything.
     pub(crate) fn forget_published(&self) {
         for line in self.lines().iter_mut() {

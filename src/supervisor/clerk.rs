@@ -1,4 +1,5 @@
-//! The clerk: keeps the books on one connection. Prepares projections, renews the lease, publishes the board.
+//! The clerk: keeps the books on one connection. Prepares projections, renews the lease, publishes the board, runs
+//! errands for operators.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,18 +11,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
 use super::board::Unprepared;
+use super::errands::Errands;
+use super::roster::Roster;
 use crate::backoff::Backoff;
 use crate::engine::backlog::View;
 use crate::engine::build::{BuildError, Ready, prepare};
 use crate::error::{EventStoreError, chain, with_remedy};
 use crate::ledger::status::{LagSource, Status};
-use crate::ledger::{lease, phases, status};
+use crate::ledger::{dead_letters, lease, phases, status, wishes};
 use crate::metrics::{ConnectionRole, StoreMetrics};
 use crate::projection::Projection;
 use crate::store::{self, BlockerCause, Link};
 
 /// How often the board is published.
 const EDITION: Duration = Duration::from_secs(1);
+/// How often it is asked what operators did.
+const ERRAND: Duration = Duration::from_millis(250);
 /// From this horizon age on, blockers are named.
 const BLOCKED: Duration = Duration::from_secs(1);
 /// How often it is asked whether the log's stamps still fit the cluster, and noted how far the log was read.
@@ -29,18 +34,30 @@ const EXAMINATION: Duration = Duration::from_secs(60);
 /// An edition that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// What a daemon begins with.
+pub(crate) struct Opened {
+    /// The connection to go on with.
+    pub(crate) conn: Link<'static>,
+    /// What can run.
+    pub(crate) ready: Vec<Ready>,
+    /// What cannot.
+    pub(crate) unprepared: Vec<Unprepared>,
+    /// The last thing that an operator did before any lease was taken.
+    pub(crate) last_entry: i64,
+}
+
 /// Connects, registers this replica and prepares every projection; tries until it is done or cancelled.
-///
-/// Returns the connection to go on with, what can run, and what cannot.
 pub(crate) async fn open(
     daemon: &Daemon,
     projections: &[Projection],
-) -> Result<(Link<'static>, Vec<Ready>, Vec<Unprepared>), super::SupervisorError> {
+) -> Result<Opened, super::SupervisorError> {
     let mut backoff = Backoff::default();
     loop {
         let error = match daemon.connector.connect("clerk", daemon.limits()).await {
             Ok(mut conn) => match prepare_all(&mut conn, daemon, projections).await {
-                Ok((ready, unprepared)) => return Ok((conn, ready, unprepared)),
+                Ok((ready, unprepared, last_entry)) => {
+                    return Ok(Opened { conn, ready, unprepared, last_entry });
+                }
                 Err(error) if error.is_retryable() => with_remedy(chain(&error), error.remedy()),
                 Err(error) => return Err(error.into()),
             },
@@ -57,7 +74,7 @@ async fn prepare_all(
     conn: &mut Link<'_>,
     daemon: &Daemon,
     projections: &[Projection],
-) -> store::Result<(Vec<Ready>, Vec<Unprepared>)> {
+) -> store::Result<(Vec<Ready>, Vec<Unprepared>, i64)> {
     store::settle(conn).await?;
     beat(conn, daemon, false).await?;
     let (mut ready, mut unprepared) = (Vec::new(), Vec::new());
@@ -94,7 +111,8 @@ async fn prepare_all(
     }
     let known: Vec<&str> = unprepared.iter().map(|line| line.projection_id.as_str()).collect();
     phases::forget_others(conn, &known).await?;
-    Ok((ready, unprepared))
+    let last_entry = wishes::last(conn).await?;
+    Ok((ready, unprepared, last_entry))
 }
 
 /// Renews the lease when a third of it has passed. Trust is counted from before the question was sent.
@@ -112,6 +130,8 @@ async fn beat(conn: &mut Link<'_>, daemon: &Daemon, draining: bool) -> sqlx::Res
 pub(crate) struct Desk {
     pub(crate) daemon: Arc<Daemon>,
     pub(crate) unprepared: Vec<Unprepared>,
+    pub(crate) errands: Errands,
+    pub(crate) roster: Arc<Roster>,
     pub(crate) metrics: StoreMetrics,
     pub(crate) views: watch::Receiver<Option<Arc<View>>>,
     pub(crate) status: watch::Sender<Option<(Instant, Arc<Status>)>>,
@@ -179,13 +199,25 @@ async fn session(desk: &Desk, conn: &mut Link<'_>, backoff: &mut Backoff) -> Str
             Ok(Err(error)) => return chain(&error),
             Err(_) => return "no answer before the deadline".to_owned(),
         }
-        tokio::time::sleep(EDITION.min(desk.daemon.terms.replica.lease / 4)).await;
+        let next = Instant::now() + EDITION.min(desk.daemon.terms.replica.lease / 4);
+        while Instant::now() < next {
+            tokio::time::sleep(ERRAND.min(next - Instant::now())).await;
+            match tokio::time::timeout(DEADLINE, desk.errands.run(conn, &desk.roster)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return chain(&error),
+                Err(_) => return "no answer before the deadline".to_owned(),
+            }
+        }
     }
 }
 
-/// Asks whether the stamps still fit the cluster, and sounds the alarm if not; notes how far the log was read, once the
+/// Forgets what was discarded long ago. Asks whether the stamps still fit the cluster, and sounds the alarm if not; notes how far the log was read, once the
 /// watcher knows.
 async fn examine(desk: &Desk, conn: &mut Link<'_>) -> store::Result<bool> {
+    let forgotten = dead_letters::forget_discarded(conn, desk.daemon.dead_letter_retention).await?;
+    if forgotten > 0 {
+        tracing::info!(forgotten, "forgot dead letters that were discarded long ago");
+    }
     match store::settle(conn).await {
         Err(lossy @ (EventStoreError::AheadOfCluster { .. } | EventStoreError::Skipped { .. })) => {
             // Where nobody listens any more, the daemon is ending already.
@@ -215,6 +247,7 @@ async fn edition(
     if let Some(sight) = &sight {
         name_blockers(desk, conn, sight.horizon_age(), named).await?;
     }
+    daemon.board.count_letters(&dead_letters::held_by(conn, daemon.terms.replica.id).await?);
     let now = phases::server_time(conn).await?;
     let view = desk.views.borrow().clone();
     let edition = daemon.board.edition(view.as_deref(), &withheld, interval, now);

@@ -4,8 +4,8 @@
 //! fails, hangs or halts holds up no other. PostgreSQL may go away and come back at any moment.
 //!
 //! **How.** The `watcher` looks at the log once per tick for everybody and wakes who is concerned. The `roster` is a fair
-//! queue; the `workers` take turns from it, one batch a turn. The `clerk` renews the lease of this replica and publishes
-//! the `board` once a second. Each has an outer loop that reconnects with backoff and an inner session that ends at the
+//! queue; the `workers` take turns from it, one batch a turn. The `clerk` renews the lease of this replica, publishes
+//! the `board` once a second, and runs `errands` for operators. Each has an outer loop that reconnects with backoff and an inner session that ends at the
 //! first error.
 //!
 //! **Draining.** The token is cancelled; no new turn begins; batches in hand commit or, past the deadline, are cut off and
@@ -16,6 +16,7 @@
 pub(crate) mod board;
 mod clerk;
 pub(crate) mod connector;
+mod errands;
 mod roster;
 mod stall;
 mod watcher;
@@ -38,6 +39,7 @@ use crate::projection::Projection;
 use crate::store::Limits;
 use board::Board;
 use connector::{ConnectError, Connector};
+use errands::Errands;
 use roster::Roster;
 use watcher::Interests;
 
@@ -50,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) poll_interval: Duration,
     /// How long batches in hand may take to finish when the process is to end.
     pub(crate) drain_timeout: Duration,
+    /// How long discarded dead letters are kept.
+    pub(crate) dead_letter_retention: Duration,
 }
 
 /// Whether this process can do its work, and why not.
@@ -99,6 +103,7 @@ pub(crate) struct Daemon {
     connector: Connector,
     terms: Terms,
     poll_interval: Duration,
+    dead_letter_retention: Duration,
     board: Board,
     /// When the lease was last renewed, by this process's own clock: it may only shorten trust.
     renewed: Mutex<Option<Instant>>,
@@ -127,6 +132,7 @@ impl Supervisor {
             connector,
             terms: settings.terms,
             poll_interval: settings.poll_interval,
+            dead_letter_retention: settings.dead_letter_retention,
             board: Board::default(),
             renewed: Mutex::new(None),
             readiness,
@@ -155,7 +161,7 @@ impl Supervisor {
     ) -> Result<(), SupervisorError> {
         let opened = cancel.run_until_cancelled(clerk::open(&self.daemon, projections)).await;
         let Some(opened) = opened else { return Ok(()) };
-        let (conn, ready, unprepared) = opened?;
+        let clerk::Opened { conn, ready, unprepared, last_entry } = opened?;
 
         let daemon = self.daemon;
         let mut interests = Interests::default();
@@ -171,6 +177,7 @@ impl Supervisor {
             workers = self.workers,
             "daemon started"
         );
+        let errands = Errands::new(&subscriptions, last_entry);
         let roster = Arc::new(Roster::new(subscriptions));
         let (views, views_seen) = watch::channel(None);
         let (books, workers) = (TaskTracker::new(), TaskTracker::new());
@@ -187,6 +194,8 @@ impl Supervisor {
         let desk = clerk::Desk {
             daemon: Arc::clone(&daemon),
             unprepared,
+            errands,
+            roster: Arc::clone(&roster),
             metrics: StoreMetrics::new(),
             views: views_seen.clone(),
             status: self.status,

@@ -13,7 +13,8 @@ use crate::engine::run::{Next, Subscription};
 /// nobody waits longer than one batch of everybody else's.
 ///
 /// A wake-up carries nothing but the fact: one that comes while the subscription has its turn makes it look once more
-/// afterwards, so that what happened between its look and its rest is not slept through.
+/// afterwards, so that what happened between its look and its rest is not slept through. A recall does the same, and also
+/// ends a rest: an operator may have removed its reason.
 pub(crate) struct Roster<S = Subscription> {
     inner: Mutex<Inner<S>>,
     changed: Notify,
@@ -22,6 +23,7 @@ pub(crate) struct Roster<S = Subscription> {
 struct Inner<S> {
     seats: Vec<Seat<S>>,
     ready: VecDeque<usize>,
+    /// When rests are over. One that was cut short leaves its entry here, which no seat's state agrees with.
     resting: BinaryHeap<Reverse<(Instant, usize)>>,
 }
 
@@ -37,11 +39,13 @@ enum State {
     /// Stands in the queue.
     Queued,
     /// Waits for its time.
-    Resting,
+    Resting(Instant),
     /// Has its turn.
     Running,
     /// Has its turn, and was woken meanwhile.
     RunningWoken,
+    /// Has its turn, and was recalled meanwhile.
+    RunningRecalled,
     /// Wants nothing any more.
     Done,
 }
@@ -78,22 +82,22 @@ impl<S> Roster<S> {
     /// Gives a subscription back after its turn.
     pub(crate) fn give_back(&self, index: usize, subscription: Box<S>, next: Next) {
         let mut inner = self.lock();
-        let woken = inner.seats[index].state == State::RunningWoken;
+        let recalled = inner.seats[index].state == State::RunningRecalled;
+        let woken = recalled || inner.seats[index].state == State::RunningWoken;
         inner.seats[index].subscription = Some(subscription);
         let state = match next {
             Next::Again => State::Queued,
             Next::WhenWoken if woken => State::Queued,
             Next::WhenWoken => State::Idle,
-            Next::After(_) => State::Resting,
+            Next::After(_) if recalled => State::Queued,
+            Next::After(wait) => State::Resting(Instant::now() + wait),
             Next::Never => State::Done,
         };
         inner.seats[index].state = state;
-        match (state, next) {
-            (State::Queued, _) => inner.ready.push_back(index),
-            (State::Resting, Next::After(wait)) => {
-                inner.resting.push(Reverse((Instant::now() + wait, index)))
-            }
-            _ => {}
+        match state {
+            State::Queued => inner.ready.push_back(index),
+            State::Resting(due) => inner.resting.push(Reverse((due, index))),
+            State::Idle | State::Running | State::RunningWoken | State::RunningRecalled | State::Done => {}
         }
         drop(inner);
         self.changed.notify_one();
@@ -106,18 +110,33 @@ impl<S> Roster<S> {
         for index in indices {
             match inner.seats[index].state {
                 State::Idle => {
-                    inner.seats[index].state = State::Queued;
-                    inner.ready.push_back(index);
+                    inner.queue(index);
                     woken += 1;
                 }
                 State::Running => inner.seats[index].state = State::RunningWoken,
-                State::Queued | State::Resting | State::RunningWoken | State::Done => {}
+                State::Queued
+                | State::Resting(_)
+                | State::RunningWoken
+                | State::RunningRecalled
+                | State::Done => {}
             }
         }
         drop(inner);
         for _ in 0..woken {
             self.changed.notify_one();
         }
+    }
+
+    /// Gives a subscription a turn as soon as the others had theirs, also one that rests.
+    pub(crate) fn recall(&self, index: usize) {
+        let mut inner = self.lock();
+        match inner.seats[index].state {
+            State::Idle | State::Resting(_) => inner.queue(index),
+            State::Running | State::RunningWoken => inner.seats[index].state = State::RunningRecalled,
+            State::Queued | State::RunningRecalled | State::Done => return,
+        }
+        drop(inner);
+        self.changed.notify_one();
     }
 
     /// Puts everybody who is not having a turn to rest for ever, and tells them.
@@ -139,16 +158,23 @@ impl<S> Roster<S> {
 }
 
 impl<S> Inner<S> {
+    fn queue(&mut self, index: usize) {
+        self.seats[index].state = State::Queued;
+        self.ready.push_back(index);
+    }
+
     /// The next turn, or when somebody's rest is over.
     fn take(&mut self) -> Result<(usize, Box<S>), Option<Instant>> {
         let now = Instant::now();
         while let Some(Reverse((due, index))) = self.resting.peek().copied() {
-            if due > now {
+            let rests = self.seats[index].state == State::Resting(due);
+            if rests && due > now {
                 break;
             }
             self.resting.pop();
-            self.seats[index].state = State::Queued;
-            self.ready.push_back(index);
+            if rests {
+                self.queue(index);
+            }
         }
         let Some(index) = self.ready.pop_front() else {
             return Err(self.resting.peek().map(|Reverse((due, _))| *due));
@@ -221,5 +247,59 @@ mod tests {
             tokio::time::timeout(Duration::from_millis(1), roster.next()).await.is_err(),
             "nobody is due"
         );
+    }
+    #[tokio::test]
+    async fn a_recall_ends_a_rest_and_what_is_left_of_it_gives_no_turn() {
+        let roster = Roster::new(vec!["resting"]);
+        let rest = Duration::from_millis(50);
+        assert_eq!(turn(&roster, Next::After(rest)).await, "resting");
+        roster.recall(0);
+        roster.recall(0);
+        let recalled = tokio::time::timeout(rest / 2, turn(&roster, Next::WhenWoken)).await;
+        assert_eq!(recalled, Ok("resting"));
+        assert!(
+            tokio::time::timeout(rest * 2, roster.next()).await.is_err(),
+            "neither the second recall nor the end of the old rest is a turn"
+        );
+        roster.wake([0]);
+        assert_eq!(turn(&roster, Next::WhenWoken).await, "resting");
+    }
+
+    #[tokio::test]
+    async fn a_later_rest_is_not_ended_by_what_is_left_of_an_earlier_one() {
+        let roster = Roster::new(vec!["resting"]);
+        turn(&roster, Next::After(Duration::from_millis(20))).await;
+        roster.recall(0);
+        turn(&roster, Next::After(Duration::from_secs(3600))).await;
+        assert!(tokio::time::timeout(Duration::from_millis(60), roster.next()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_recall_during_a_turn_gives_another_one_whatever_the_turn_wants() {
+        for next in [Next::Again, Next::WhenWoken, Next::After(Duration::from_secs(3600))] {
+            let roster = Roster::new(vec!["recalled"]);
+            let (index, recalled) = roster.next().await;
+            roster.wake([index]);
+            roster.recall(index);
+            roster.wake([index]);
+            roster.give_back(index, recalled, next);
+            assert_eq!(turn(&roster, Next::WhenWoken).await, "recalled");
+            assert!(tokio::time::timeout(Duration::from_millis(1), roster.next()).await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_recall_wakes_who_waits_for_a_turn_and_nobody_who_is_done() {
+        let roster = std::sync::Arc::new(Roster::new(vec!["idle"]));
+        turn(&roster, Next::WhenWoken).await;
+        let waiting = async { turn(&roster, Next::Never).await };
+        let recalling = async {
+            tokio::task::yield_now().await;
+            roster.recall(0);
+        };
+        let (who, ()) = tokio::join!(waiting, recalling);
+        assert_eq!(who, "idle");
+        roster.recall(0);
+        assert!(tokio::time::timeout(Duration::from_millis(1), roster.next()).await.is_err());
     }
 }

@@ -26,6 +26,8 @@ mod model;
 mod odd_events;
 /// Names and ids that are unusual or impossible, likewise.
 mod odd_names;
+/// What operators do: pause, resume, dead letters, and the log of it.
+mod operators;
 /// One bad event: parked, retried, or halted on.
 mod parking;
 /// Everything through a transaction pooler.

@@ -132,8 +132,15 @@ fn sql_stands_only_where_it_belongs() {
 #[test]
 fn each_table_has_one_owner_file() {
     let mut owners: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    let tables =
-        ["es_snapshots", "es_migrations", "es_replicas", "es_projections", "es_phases", "es_incarnation"];
+    let tables = [
+        "es_snapshots",
+        "es_migrations",
+        "es_replicas",
+        "es_projections",
+        "es_phases",
+        "es_incarnation",
+        "es_operator_log",
+    ];
     for source in sources() {
         for table in tables {
             let writes = ["insert into ", "update ", "delete from "].map(|verb| format!("{verb}{table} "));

@@ -3,7 +3,7 @@
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
-use super::{Cli, Until, Verb};
+use super::{Cli, DeadLetters, Until, Verb};
 use crate::stream::ExpectedVersion;
 
 fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
@@ -17,7 +17,12 @@ fn the_command_line_is_sound() {
 
 #[test]
 fn every_verb_shows_how_it_is_used() {
-    for verb in Cli::command().get_subcommands().filter(|verb| !verb.has_subcommands()) {
+    let cli = Cli::command();
+    let verbs = cli.get_subcommands().flat_map(|verb| match verb.has_subcommands() {
+        true => verb.get_subcommands().collect::<Vec<_>>(),
+        false => vec![verb],
+    });
+    for verb in verbs {
         assert!(verb.get_about().is_some(), "{}", verb.get_name());
         assert!(verb.get_name() == "version" || verb.get_after_help().is_some(), "{}", verb.get_name());
     }
@@ -43,6 +48,16 @@ fn a_wait_is_for_exactly_one_thing() {
 }
 
 #[test]
+fn dead_letters_are_selected_in_one_way_by_many_positions() {
+    let line = ["dead-letters", "retry", "fines@2", "7", "8", "--why", "mended"];
+    let Verb::DeadLetters(DeadLetters::Retry(retry)) = parse(&line).expect("good").verb else {
+        panic!("another verb")
+    };
+    assert_eq!((retry.name.as_str(), retry.chosen.positions), ("fines@2", vec![7, 8]));
+    assert!(!retry.chosen.all && retry.deed.if_revision.is_none());
+}
+
+#[test]
 fn an_append_keeps_its_data_as_typed() {
     let line = ["append", "account-1", "Opened", "{\"n\": 1e400}", "--expected", "new"];
     let Verb::Append(append) = parse(&line).expect("good").verb else { panic!("another verb") };
@@ -52,7 +67,7 @@ fn an_append_keeps_its_data_as_typed() {
 
 #[test]
 fn wrong_use_says_what_is_wrong_and_exits_with_two() {
-    let cases: [(&[&str], ErrorKind, &str); 14] = [
+    let cases: [(&[&str], ErrorKind, &str); 18] = [
         (&["fly"], ErrorKind::InvalidSubcommand, "fly"),
         (&["run", "--data-dir", "x"], ErrorKind::MissingRequiredArgument, "--embedded"),
         (&["demo", "--for", "30"], ErrorKind::ValueValidation, "time unit needed"),
@@ -67,6 +82,10 @@ fn wrong_use_says_what_is_wrong_and_exits_with_two() {
         (&["wait", "fines", "--caught-up", "--position", "1"], ErrorKind::ArgumentConflict, "--position"),
         (&["wait", "fines", "--cursor", "7"], ErrorKind::ValueValidation, "transaction_id:position"),
         (&["status", "--json", "--watch"], ErrorKind::ArgumentConflict, "--watch"),
+        (&["pause", "fines", "--if-revision", "last"], ErrorKind::ValueValidation, "--if-revision"),
+        (&["dead-letters", "retry", "fines"], ErrorKind::MissingRequiredArgument, "--all"),
+        (&["dead-letters", "discard", "fines", "7", "--all"], ErrorKind::ArgumentConflict, "--all"),
+        (&["log", "--limit", "0"], ErrorKind::ValueValidation, "--limit"),
     ];
     for (line, kind, told) in cases {
         let error = parse(line).expect_err("wrong use");

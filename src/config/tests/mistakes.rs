@@ -63,6 +63,11 @@ const BAD_FILES: &[(&str, &str, &str)] = &[
     ),
     ("[daemon]\nlive_batch = \"2s\"", "default: daemon.catch_up_batch = 1s: out of range", "live_batch"),
     (
+        "[daemon]\ndead_letter_retention = \"5min\"",
+        "foldd.toml:2:25: daemon.dead_letter_retention = 5m: out of range",
+        "give 1h to 10years",
+    ),
+    (
         "[daemon]\ndrain_timeout = \"0s\"",
         "foldd.toml:2:17: daemon.drain_timeout = 0s: out of range",
         "catch_up_batch",

@@ -119,8 +119,8 @@ async fn status_has_the_fields_of_the_contract_and_no_others() {
         for projection in projections {
             assert_fields(
                 projection,
-                "name version role phase lag_events lag_seconds withheld_events events_per_second dead_letters error \
-                 build partitions",
+                "name version role phase lag_events lag_seconds withheld_events events_per_second dead_letters \
+                 revision error build partitions",
             );
             assert_fields(&projection["partitions"][0], "partition holder checkpoint");
             assert_fields(&projection["partitions"][0]["checkpoint"], "transaction_id position");
