@@ -41,8 +41,8 @@ async fn list(args: &ListLetters, loaded: &Loaded) -> Result<(), Failure> {
     }
     let Some(first) = letters.first() else {
         return print(match state {
-            State::Open => "no event is parked that is like that",
-            State::Discarded => "no event was given up that is like that, or its letter is forgotten",
+            State::Open => "no such event is parked",
+            State::Discarded => "no such event was given up, or its letter is forgotten by now",
         });
     };
     let mut text = table(&letters);
@@ -116,7 +116,10 @@ fn render(opened: &Opened) -> String {
         "skipped" => "it could not be applied, and later events of its stream were",
         other => other,
     };
-    text.push_str(&format!("  parked: {} ({} tries); {reason}\n", letter.first_failed_at, letter.attempts));
+    text.push_str(&format!(
+        "  parked: since {}, tries: {}; {reason}\n",
+        letter.first_failed_at, letter.attempts
+    ));
     for (what, at) in [("to be retried since", letter.retry_wanted_at), ("discarded", letter.discarded_at)] {
         if let Some(at) = at {
             text.push_str(&format!("  {what}: {at}\n"));

@@ -46,6 +46,9 @@ fn what(entry: &Entry) -> String {
         value.get(name).map(|found| found.as_str().map_or_else(|| found.to_string(), str::to_owned))
     };
     let step = |name: &str| Some(format!("{} to {}", word(&entry.before, name)?, word(&entry.after, name)?));
-    let count = |name: &str| Some(format!("{} events", word(&entry.after, name)?));
+    let count = |name: &str| {
+        let events = word(&entry.after, name)?;
+        Some(if events == "1" { "1 event".to_owned() } else { format!("{events} events") })
+    };
     step("phase").or_else(|| count("retried")).or_else(|| count("discarded")).unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! The environment, read once and in one place.
 
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 
 use super::fault::{Fault, Place};
 
@@ -37,10 +38,10 @@ impl Environment {
         self.get("NO_COLOR").is_some_and(|value| !value.is_empty())
     }
 
-    /// The operating system's user, as it tells every process; in a container it may not.
+    /// The operating system's user, as it tells processes. In a container it does not: then the user's number.
     pub(super) fn user(&self) -> String {
         let told = ["USER", "LOGNAME"].into_iter().filter_map(|name| self.get(name)?.to_str());
-        told.into_iter().find(|name| !name.is_empty()).unwrap_or("unknown").to_owned()
+        told.into_iter().find(|name| !name.is_empty()).map_or_else(number_of_user, str::to_owned)
     }
 
     /// `DATABASE_URL`, unless it is unset or empty.
@@ -87,6 +88,11 @@ impl<N: Into<OsString>, V: Into<OsString>> FromIterator<(N, V)> for Environment 
         variables.sort();
         Environment { variables }
     }
+}
+
+fn number_of_user() -> String {
+    let owned = std::fs::metadata("/proc/self").map(|process| process.uid());
+    owned.map_or_else(|_| "unknown".to_owned(), |number| format!("user {number}"))
 }
 
 fn key_path(name: &str) -> Option<Vec<String>> {

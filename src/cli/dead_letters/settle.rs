@@ -1,6 +1,6 @@
 //! `foldd dead-letters retry` and `discard`: what an operator decides about parked events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -77,11 +77,11 @@ pub(super) async fn retry(args: &SettleLetters, loaded: &Loaded) -> Result<(), F
 async fn still_to_come(conn: &mut Link<'_>, id: &str) -> Result<String, Failure> {
     let Some(now) = wishes::standing(conn, id).await? else { return Ok("the projection is gone".to_owned()) };
     Ok(if !now.daemon_runs {
-        "no daemon is running: the others are retried when `foldd run` does".to_owned()
+        "no daemon is running: what is left is retried when `foldd run` does".to_owned()
     } else if wishes::stands_still(&now.phase) {
-        format!("it is {}: the others are retried after `foldd resume {id}`", now.phase)
+        format!("it is {}: what is left is retried after `foldd resume {id}`", now.phase)
     } else {
-        format!("the others are retried all the same; `foldd dead-letters list {id}` shows what is left")
+        format!("what is left is retried all the same; `foldd dead-letters list {id}` shows it")
     })
 }
 
@@ -158,11 +158,15 @@ pub(super) async fn discard(args: &SettleLetters, loaded: &Loaded) -> Result<(),
         events(letters.len())
     );
     if let Some(first) = left_behind.first() {
-        let same = left_behind.iter().all(|letter| letter.stream_id == first.stream_id);
-        let which = if same { format!("--stream {}", first.stream_id) } else { "--all".to_owned() };
+        let streams: BTreeSet<&str> = left_behind.iter().map(|letter| letter.stream_id.as_str()).collect();
+        let others = match streams.len() - 1 {
+            0 => String::new(),
+            others => format!(", and so on for {others} streams more"),
+        };
         text.push_str(&format!(
-            "\n{} that waited behind stay parked; `foldd dead-letters retry {id} {which}` applies them",
-            events(left_behind.len())
+            "\nparked still, because they waited behind: {}; `foldd dead-letters retry {id} --stream {}` applies them{others}",
+            events(left_behind.len()),
+            first.stream_id
         ));
     }
     print(&text)

@@ -39,10 +39,13 @@ async fn an_entry_says_who_did_what_why_and_what_was_before() {
 #[tokio::test]
 async fn the_operating_systems_user_signs_unless_another_is_named() {
     let world = folded().await;
-    let mut command = world.command(&["pause", "tally"]);
-    command.env("USER", "grace");
-    let done =
-        tokio::task::spawn_blocking(move || command.output()).await.expect("it ends").expect("it starts");
-    assert!(done.status.success());
-    assert_eq!(world.value("select who from es_operator_log").await, "grace");
+    for (user, verb, signs) in [("grace", "pause", "grace"), ("", "resume", "user ")] {
+        let mut command = world.command(&[verb, "tally", "--timeout", "1ms"]);
+        command.env("USER", user).env_remove("LOGNAME");
+        let ended = tokio::task::spawn_blocking(move || command.output()).await.expect("its thread ends");
+        ended.expect("it starts");
+        let signed = world.value("select who from es_operator_log order by entry_id desc limit 1").await;
+        assert!(signed.starts_with(signs), "{signed}");
+    }
+    assert_eq!(world.value("select count(*) from es_operator_log").await, "2");
 }
