@@ -27,6 +27,7 @@ pub(crate) mod status;
 pub(crate) mod version;
 pub(crate) mod wait;
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::time::Duration;
 
@@ -119,10 +120,11 @@ async fn connect_bare(loaded: &Loaded) -> Result<Link<'static>, Failure> {
         .map_err(|error| unreachable(&told(&error)))
 }
 
-/// Prints to standard output. A reader that went away, such as `head`, is no failure.
+/// Prints to standard output. A reader that went away, such as `head`, is no failure. Control characters in what events
+/// and errors say are shown, not obeyed.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+    match writeln!(out, "{}", harmless(text)).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Failure::Failed(format!("cannot write to standard output: {error}")))
         }
@@ -130,9 +132,38 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// A text in which no terminal finds a command.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let commands = |char: char| char.is_control() && !matches!(char, '\n' | '\t');
+    if !text.contains(commands) {
+        return Cow::Borrowed(text);
+    }
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut shown, char| {
+            if commands(char) {
+                shown.extend(char.escape_default())
+            } else {
+                shown.push(char)
+            }
+            shown
+        })
+        .into()
+}
+
 /// Prints a value as JSON, for people and programs.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::Failed(format!("cannot write JSON: {error}")))?;
     print(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn what_an_event_says_commands_no_terminal() {
+        assert_eq!(harmless("stream \u{1b}[2Jé\tx\n"), "stream \\u{1b}[2Jé\tx\n");
+        assert_eq!(harmless("plain"), "plain");
+    }
 }

@@ -51,7 +51,7 @@ fn paint(text: &str) {
     let mut out = std::io::stdout().lock();
     let home = if out.is_terminal() { "\x1b[H\x1b[2J" } else { "" };
     // Whoever reads may go away; the next interrupt ends us.
-    let _ = writeln!(out, "{home}{text}\n").and_then(|()| out.flush());
+    let _ = writeln!(out, "{home}{}\n", super::harmless(text)).and_then(|()| out.flush());
 }
 
 fn render(status: &Status) -> String {

@@ -107,6 +107,9 @@ fn handler_remedy(code: &str) -> &'static str {
         (_, Some("22")) => {
             "the event's data does not fit the statement: make the handler accept it and raise the version"
         }
+        (_, Some("23")) if code == "23502" => {
+            "the statement has no value for a column that needs one: see what it takes from the event and what it looks up"
+        }
         (_, Some("23")) => {
             "a constraint of the read model refuses the event: make the statement an upsert or loosen the constraint, \
              and raise the version"
