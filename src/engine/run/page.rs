@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::Instant;
 
 use super::{Subscription, Terms, Turn, within};
@@ -17,13 +16,6 @@ use crate::store::{self, Link};
 
 /// From this page size on, the planner is told that the page is large.
 const BULK_PAGE: i64 = 20_000;
-
-/// A batch's place on the floor that all batches of the process share.
-#[expect(dead_code, reason = "held, never read")]
-enum Floor<'a> {
-    Shared(RwLockReadGuard<'a, ()>),
-    Alone(RwLockWriteGuard<'a, ()>),
-}
 
 impl Subscription {
     pub(super) async fn fold(&mut self, conn: &mut Link<'_>, view: &View, terms: &Terms) -> Turn {
@@ -71,15 +63,9 @@ impl Subscription {
             None if self.parked.quarantined => Care::Around(None),
             None => Care::Whole,
         };
-        let _floor = match suspected {
-            None => Floor::Shared(terms.floor.read().await),
-            Some(position) => {
-                let alone = Floor::Alone(terms.floor.write().await);
-                if let Err(fault) = self.mark(conn, &lease, position).await {
-                    return self.failed(&fault);
-                }
-                alone
-            }
+        let _floor = match self.step_in(conn, &lease, suspected, terms).await {
+            Ok(floor) => floor,
+            Err(fault) => return self.failed(&fault),
         };
         let batch = Batch {
             subscription_id: &self.program.subscription_id,

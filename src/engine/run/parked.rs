@@ -65,31 +65,25 @@ impl Subscription {
         if self.parked.retry_page == 0 {
             self.parked.retry_page = RETRY_PAGE;
         }
-        let alone = if self.suspects > 0 {
-            if lease.crashed_position == Some(wanted.position) {
-                let event = batch::event_ref(conn, wanted.position).await;
-                let Some(event) = event else {
-                    return Some(self.failed(&Fault::Unknown("the event cannot be read".to_owned())));
-                };
-                return Some(self.retry_failed(conn, lease, &wanted, &Fault::Crashed(event)).await);
-            }
-            Some(terms.floor.write().await)
-        } else {
-            None
-        };
-        let _shared = if alone.is_none() { Some(terms.floor.read().await) } else { None };
-        if alone.is_some()
-            && let Err(fault) = self.mark(conn, lease, wanted.position).await
-        {
-            return Some(self.failed(&fault));
+        let suspected = (self.suspects > 0).then_some(wanted.position);
+        if suspected.is_some() && lease.crashed_position == suspected {
+            let fault = match batch::event_ref(conn, wanted.position).await {
+                Some(event) => Fault::Crashed(event),
+                None => Fault::Unknown("the event cannot be read".to_owned()),
+            };
+            return Some(self.retry_failed(conn, lease, &wanted, &fault).await);
         }
+        let _floor = match self.step_in(conn, lease, suspected, terms).await {
+            Ok(floor) => floor,
+            Err(fault) => return Some(self.failed(&fault)),
+        };
         let care = Care::Retry(wanted.stream_id.clone());
         let batch = Batch {
             subscription_id: &self.program.subscription_id,
             lease,
             horizon: view.horizon.clone(),
             bounds: Bounds {
-                max_events: if alone.is_some() { 1 } else { self.parked.retry_page },
+                max_events: if suspected.is_some() { 1 } else { self.parked.retry_page },
                 max_bytes: terms.max_page_bytes,
                 bulk: false,
                 timeout: terms.batch_timeout,

@@ -7,7 +7,9 @@
 //! own. Should the process die now, the next holder finds the note, and the event is parked or halts as the policy says.
 //! A note of a process that ended in good order, or of a server that restarted, blames nobody.
 
-use super::{Subscription, within};
+use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
+
+use super::{Subscription, Terms, within};
 use crate::engine::backlog::View;
 use crate::engine::batch;
 use crate::engine::failure::Fault;
@@ -18,6 +20,13 @@ use crate::store::Link;
 const UNCLEAN: i32 = 3;
 /// So many events are tried one by one: more than a first page has.
 const SUSPECTS: i64 = 1_000;
+
+/// A batch's place on the floor that all batches of the process share.
+#[expect(dead_code, reason = "held, never read")]
+pub(super) enum Floor<'t> {
+    Shared(RwLockReadGuard<'t, ()>),
+    Alone(RwLockWriteGuard<'t, ()>),
+}
 
 impl Subscription {
     /// Looks at what a fresh lease says about the holders before.
@@ -55,13 +64,22 @@ impl Subscription {
         }
     }
 
-    /// Notes which event is tried next.
-    pub(super) async fn mark(
+    /// Enters the floor that all batches of the process share; alone, and noting the event, where one is suspected.
+    pub(super) async fn step_in<'t>(
         &mut self,
         conn: &mut Link<'_>,
         lease: &Lease,
-        position: i64,
-    ) -> Result<(), Fault> {
+        suspected: Option<i64>,
+        terms: &'t Terms,
+    ) -> Result<Floor<'t>, Fault> {
+        let Some(position) = suspected else { return Ok(Floor::Shared(terms.floor.read().await)) };
+        let alone = Floor::Alone(terms.floor.write().await);
+        self.mark(conn, lease, position).await?;
+        Ok(alone)
+    }
+
+    /// Notes which event is tried next.
+    async fn mark(&mut self, conn: &mut Link<'_>, lease: &Lease, position: i64) -> Result<(), Fault> {
         let marking = lease::mark_attempt(conn, &self.program.subscription_id, lease, position);
         match within(self.deadline, marking).await {
             Ok(true) => Ok(()),
