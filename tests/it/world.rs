@@ -312,6 +312,11 @@ impl Daemon {
         assert!(sent.expect("kill can be run").success(), "the daemon takes signal {name}");
     }
 
+    /// How it has ended, if it has.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the daemon can be waited for")
+    }
+
     /// Waits for the daemon to end.
     pub(crate) async fn ended(mut self) -> ExitStatus {
         self.end().await
