@@ -34,6 +34,7 @@ mod oracle;
 mod projections;
 mod proxy;
 mod schedule;
+mod sighted;
 mod stage;
 
 /// How soon after the last fault nothing may be left of any of them.
@@ -88,6 +89,7 @@ async fn nothing_is_lost_doubled_or_reordered() {
     for status in stage.leave().await {
         assert_eq!(status.code(), Some(0), "a daemon's end");
     }
+    assert_eq!(stage.panics().await, Vec::<String>::new());
 }
 
 /// Waits until nothing is left of any fault, and says when that was.
@@ -139,7 +141,8 @@ async fn tell(stage: &Stage, accounts: &Accounts, session: &mut PgConnection, lo
     let events: String =
         sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut *session).await.expect("it answers");
     println!("{lost} answers to commits lost, {terminated} sessions terminated");
-    println!("{events}; looked at {looks} times meanwhile");
+    let largest = stage.largest.load(Ordering::SeqCst);
+    println!("{events}; looked at {looks} times meanwhile; no daemon above {largest} MB");
     println!(
         "{} events acknowledged, {} refused, {} appends unknown",
         accounts.acknowledged.len(),

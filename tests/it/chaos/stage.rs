@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -34,6 +34,9 @@ const SETTINGS: [&[(&str, &str)]; 4] = [
 /// How many sessions each of them keeps: its workers, the watcher and the clerk.
 const SESSIONS: [usize; CONFIGURATIONS] = [4, 6, 3, 5];
 
+/// More than this no daemon takes that has little to do.
+const MEGABYTES: u64 = 100;
+
 /// A daemon's process, and how it was started.
 struct Player {
     configuration: usize,
@@ -49,6 +52,8 @@ pub(super) struct Stage {
     links: Vec<Proxy>,
     done: Mutex<BTreeMap<&'static str, u32>>,
     terminated: AtomicU32,
+    /// The most memory that a daemon was seen with, in megabytes.
+    pub(super) largest: AtomicU64,
     /// What was held by processes that were killed, just before.
     pub(super) bereaved: Mutex<Vec<Holding>>,
 }
@@ -76,6 +81,7 @@ impl Stage {
             links,
             done: Mutex::default(),
             terminated: AtomicU32::new(0),
+            largest: AtomicU64::new(0),
             bereaved: Mutex::default(),
         });
         let executioner = Arc::clone(&stage);
@@ -151,11 +157,24 @@ impl Stage {
             if open != sessions {
                 complaints.push(format!("daemon {number} has {open} connections, not {sessions}"));
             }
-            if resident_megabytes(daemon.pid()).is_some_and(|size| size > 100) {
-                complaints.push(format!("daemon {number} takes more than 100 MB"));
+            let megabytes = resident_megabytes(daemon.pid()).unwrap_or_default();
+            self.largest.fetch_max(megabytes, Ordering::SeqCst);
+            if megabytes > MEGABYTES {
+                complaints.push(format!("daemon {number} takes {megabytes} MB"));
             }
         }
         complaints
+    }
+
+    /// What daemons have said when they panicked, all that ever were.
+    pub(super) async fn panics(&self) -> Vec<String> {
+        let world = self.world.read().await;
+        let files = std::fs::read_dir(world.dir()).expect("the folder can be read");
+        let logs = files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
+        logs.flat_map(|log| {
+            log.lines().filter(|line| line.contains("panicked at")).map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect()
     }
 
     /// Asks all daemons to end. Returns how they did.
