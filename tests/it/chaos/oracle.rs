@@ -3,7 +3,7 @@
 //! It computes each read model anew from `es_events` by means of its own, and compares. Order is that of the log,
 //! (stamp, position); along a stream it is that of the versions, which does not depend on stamps at all. What leases and
 //! cursors did is written down by a trigger on `es_subscriptions`, in the very transactions that moved them: nothing
-//! between two looks can be missed. It only ever names what is wrong; who asks decides what to make of it.
+//! between two looks can be missed; each daemon's sessions carry a mark, so that it knows who did. It only ever names what is wrong; who asks decides what to make of it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -23,16 +23,23 @@ const SETUP: &str = "
     create aggregate oracle.chain(uuid, bigint) (sfunc = oracle.link, stype = text);
     create table oracle.journal (
         nth bigint generated always as identity, at timestamptz not null default clock_timestamp(),
-        subscription_id text, fence bigint, holder uuid, stamp xid8, position bigint);
+        subscription_id text, fence bigint, holder uuid, stamp xid8, position bigint,
+        daemon text default current_setting('oracle.daemon', true));
     create function oracle.note() returns trigger language plpgsql as $$ begin
         insert into oracle.journal (subscription_id, fence, holder, stamp, position) values
             (new.subscription_id, new.fence_token, new.holder, new.last_transaction_id, new.last_position);
         return null;
     end $$;
-    create trigger oracle after insert or update on es_subscriptions for each row execute function oracle.note()";
+    create trigger oracle after insert or update on es_subscriptions for each row execute function oracle.note();
+    create table oracle.replica (replica_id uuid, daemon text default current_setting('oracle.daemon', true));
+    create function oracle.meet() returns trigger language plpgsql as $$ begin
+        insert into oracle.replica (replica_id) values (new.replica_id);
+        return null;
+    end $$;
+    create trigger oracle after insert on es_replicas for each row execute function oracle.meet()";
 
 /// Questions whose right answer is 0, with what it means if not. `L` is the log of the category in its order.
-const FACTS: [(&str, &str); 17] = [
+const FACTS: [(&str, &str); 18] = [
     ("lost", "select count(*) from L where not exists (select from audit.seen s where s.event_id = L.event_id)"),
     ("made up", "select count(*) from audit.seen s where not exists (select from L where s.event_id = L.event_id)"),
     ("doubled", "select count(*) - count(distinct event_id) from audit.seen"),
@@ -79,6 +86,11 @@ const FACTS: [(&str, &str); 17] = [
     ("checkpoints that moved with a token of another", "select count(*) from (
         select (stamp, position) <> lag((stamp, position)) over told and fence <> lag(fence) over told as moves
         from oracle.journal window told as (partition by subscription_id order by nth)) walked where moves"),
+    ("checkpoints that somebody moved who did not hold them", "select count(*) from (
+        select *, (stamp, position) <> lag((stamp, position)) over (partition by subscription_id order by nth) as moves
+        from oracle.journal) walked
+        where moves and holder is not null and not exists (
+            select from oracle.replica r where r.replica_id = walked.holder and r.daemon = walked.daemon)"),
 ];
 
 const LOG: &str = "with L as (select * from es_events where stream_category = 'account') ";

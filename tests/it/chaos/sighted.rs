@@ -9,7 +9,7 @@ use crate::examples::example;
 use crate::world::World;
 
 /// What is done to a world in which all is well, and a word of what the oracle must say about it.
-const HARMS: [(&str, &str); 20] = [
+const HARMS: [(&str, &str); 21] = [
     ("delete from audit.seen where nth = (select min(nth) from audit.seen)", "1 lost"),
     ("delete from audit.seen where nth = (select max(nth) from audit.seen)", "1 lost"),
     (
@@ -66,6 +66,15 @@ const HARMS: [(&str, &str); 20] = [
          where subscription_id = 'audit@1'",
         "1 checkpoints that moved with a token of another",
     ),
+    (
+        "insert into es_replicas (replica_id, host, process_id, version, lease_until)
+         values ('00000000-0000-0000-0000-000000000001', '', 1, '', now());
+         update es_subscriptions set holder = '00000000-0000-0000-0000-000000000001', fence_token = fence_token + 1
+         where subscription_id = 'audit@1';
+         set local oracle.daemon = 'another';
+         update es_subscriptions set last_position = last_position + 1 where subscription_id = 'audit@1'",
+        "1 checkpoints that somebody moved who did not hold them",
+    ),
     ("delete from es_subscriptions where subscription_id = 'audit@1'", "subscriptions ["),
 ];
 
@@ -76,7 +85,10 @@ async fn at_peace(world: &World) -> Accounts {
         world.append(&format!("account-{}", number % 7), "Deposited", &data).await;
         world.append("account-1", "Withdrawn", "{\"type\": \"Withdrawn\", \"cents\": 1}").await;
     }
-    let daemon = world.daemon_of(world.command_of(&example("own_daemon"), &["run"]));
+    let mut command = world.command_of(&example("own_daemon"), &["run"]);
+    let mark = if world.url().contains('?') { '&' } else { '?' };
+    command.env("DATABASE_URL", format!("{}{mark}options=-c%20oracle.daemon%3Done", world.url()));
+    let daemon = world.daemon_of(command);
     // Only once all is folded: it stands right before the curse.
     for name in super::projections::names() {
         world.caught_up(name).await;

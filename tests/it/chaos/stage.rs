@@ -52,6 +52,8 @@ pub(super) struct Stage {
     links: Vec<Proxy>,
     done: Mutex<BTreeMap<&'static str, u32>>,
     terminated: AtomicU32,
+    /// How many daemons there ever were.
+    lives: AtomicU32,
     /// The most memory that a daemon was seen with, in megabytes.
     pub(super) largest: AtomicU64,
     /// What was held by processes that were killed, just before.
@@ -81,6 +83,7 @@ impl Stage {
             links,
             done: Mutex::default(),
             terminated: AtomicU32::new(0),
+            lives: AtomicU32::new(0),
             largest: AtomicU64::new(0),
             bereaved: Mutex::default(),
         });
@@ -192,7 +195,9 @@ impl Stage {
     async fn start(&self, number: usize) {
         let mut player = self.players[number].lock().await;
         let world = self.world.read().await;
-        let url = self.links[number].url(&self.database);
+        // Another mark for each life; the oracle asks who moved what.
+        let life = self.lives.fetch_add(1, Ordering::SeqCst);
+        let url = format!("{}&options=-c%20oracle.daemon%3D{life}", self.links[number].url(&self.database));
         let mut command = match number {
             0 | 1 => world.command_of(&example("own_daemon"), &["run"]),
             _ => world.command(&["run"]),
