@@ -83,7 +83,16 @@ impl Accounts {
         }
     }
 
-    fn merge(mut self, other: Self) -> Self {
+    /// A line about it.
+    pub(super) fn told(&self) -> String {
+        let (acknowledged, refused) = (self.acknowledged.len(), self.refused.len());
+        format!(
+            "{acknowledged} events acknowledged, {refused} refused, {} appends unknown",
+            self.unknown.len()
+        )
+    }
+
+    pub(super) fn merge(mut self, other: Self) -> Self {
         self.acknowledged.extend(other.acknowledged);
         self.refused.extend(other.refused);
         self.unknown.extend(other.unknown);
@@ -100,7 +109,7 @@ enum Verdict {
 /// All of them at work.
 pub(super) struct Appenders {
     over: Arc<AtomicBool>,
-    all: JoinSet<Accounts>,
+    all: JoinSet<(Kind, Accounts)>,
 }
 
 impl Appenders {
@@ -115,13 +124,13 @@ impl Appenders {
     }
 
     /// Lets each finish what it has in hand.
-    pub(super) async fn stop(self) -> Accounts {
+    pub(super) async fn stop(self) -> Vec<(Kind, Accounts)> {
         self.over.store(true, Ordering::SeqCst);
-        self.all.join_all().await.into_iter().fold(Accounts::default(), Accounts::merge)
+        self.all.join_all().await
     }
 }
 
-async fn work(kind: Kind, stage: Arc<Stage>, mut random: Rng, over: Arc<AtomicBool>) -> Accounts {
+async fn work(kind: Kind, stage: Arc<Stage>, mut random: Rng, over: Arc<AtomicBool>) -> (Kind, Accounts) {
     let mut door = Door::new(kind, Arc::clone(&stage));
     let mut accounts = Accounts::default();
     for number in 0_u32.. {
@@ -133,7 +142,7 @@ async fn work(kind: Kind, stage: Arc<Stage>, mut random: Rng, over: Arc<AtomicBo
         accounts.add(verdict, draft.ids());
         sleep(Duration::from_millis(random.u64(5..60))).await;
     }
-    accounts
+    (kind, accounts)
 }
 
 /// Appends a draft, and finds out what became of it as well as that can be.

@@ -25,7 +25,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::time::{Instant, sleep};
 
 use crate::world::World;
-use appenders::{Accounts, Appenders};
+use appenders::{Accounts, Appenders, Kind};
 use schedule::{LEASE, schedule};
 use stage::Stage;
 
@@ -72,13 +72,19 @@ async fn nothing_is_lost_doubled_or_reordered() {
     let appenders = Appenders::start(&stage, seed);
     stage.play(plan).await;
     let ended = Instant::now();
-    let accounts = appenders.stop().await;
+    let mut accounts = Accounts::default();
+    for (kind, told) in appenders.stop().await {
+        println!("{kind:?}: {}", told.told());
+        let got_through = if kind == Kind::Regretful { &told.refused } else { &told.acknowledged };
+        assert!(!got_through.is_empty(), "{kind:?} never got through");
+        accounts = accounts.merge(told);
+    }
     let unrest = unrest(&stage).await;
     println!("calm {:.1} s after the last fault", ended.elapsed().as_secs_f64());
     over.store(true, Ordering::SeqCst);
     let (looks, seen) = witness.await.expect("the witness ends");
 
-    let mut session = oracle_session(&stage).await;
+    let mut session = stage.session().await.expect("the server is there");
     let mut harm = oracle::harm(&mut session, &accounts).await;
     harm.extend(seen);
     harm.extend(unrest);
@@ -97,7 +103,7 @@ async fn nothing_is_lost_doubled_or_reordered() {
 /// Waits until nothing is left of any fault. Returns what still is when that takes too long.
 async fn unrest(stage: &Stage) -> Vec<String> {
     let begun = Instant::now();
-    let mut session = oracle_session(stage).await;
+    let mut session = stage.session().await.expect("the server is there");
     loop {
         let mut unrest = oracle::unrest(&mut session).await.expect("the books can be read");
         unrest.extend(stage.complaints().await);
@@ -106,12 +112,6 @@ async fn unrest(stage: &Stage) -> Vec<String> {
         }
         sleep(Duration::from_millis(50)).await;
     }
-}
-
-async fn oracle_session(stage: &Stage) -> PgConnection {
-    let mut session = stage.session().await.expect("the server is there");
-    sqlx::raw_sql("set application_name = 'oracle'").execute(&mut session).await.expect("it answers");
-    session
 }
 
 /// Looks on all the time: the read model is the fold of the log up to its cursor, at any moment. Returns how often it
@@ -149,12 +149,7 @@ async fn tell(stage: &Stage, accounts: &Accounts, session: &mut PgConnection, lo
     println!("{lost} answers to commits lost, {terminated} sessions terminated");
     let largest = stage.largest.load(Ordering::SeqCst);
     println!("{events}; looked at {looks} times meanwhile; no daemon above {largest} MB");
-    println!(
-        "{} events acknowledged, {} refused, {} appends unknown",
-        accounts.acknowledged.len(),
-        accounts.refused.len(),
-        accounts.unknown.len()
-    );
+    println!("{}", accounts.told());
     let waits = oracle::takeovers(session, &stage.bereaved.lock().await).await;
     if let Some(longest) = waits.last() {
         let at = |share: usize| waits[(waits.len() - 1) * share / 100].as_secs_f64();

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection};
 use tokio::sync::{Mutex, RwLock, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -33,6 +34,9 @@ const SETTINGS: [&[(&str, &str)]; 4] = [
 
 /// How many sessions each of them keeps: its workers, the watcher and the clerk.
 const SESSIONS: [usize; CONFIGURATIONS] = [4, 6, 3, 5];
+
+/// Whose sessions are not terminated.
+const ORACLE: &str = "oracle";
 
 /// More than this no daemon takes that has little to do.
 const MEGABYTES: u64 = 100;
@@ -89,8 +93,9 @@ impl Stage {
         });
         let executioner = Arc::clone(&stage);
         tokio::spawn(async move {
-            while let Some(session) = named.recv().await {
-                executioner.terminate(&format!("pid = {session}")).await;
+            let mut ready = None;
+            while let Some(victim) = named.recv().await {
+                executioner.terminate(&mut ready, &format!("pid = {victim}")).await;
             }
         });
         for number in 0..DAEMONS {
@@ -104,9 +109,10 @@ impl Stage {
         self.links[DAEMONS].url(&self.database)
     }
 
-    /// A session around the links; `None` while the server is away.
+    /// A session around the links, which is left alone; `None` while the server is away.
     pub(super) async fn session(&self) -> Option<PgConnection> {
-        PgConnection::connect(&self.direct).await.ok()
+        let options: PgConnectOptions = self.direct.parse().expect("the URL is right");
+        options.application_name(ORACLE).connect().await.ok()
     }
 
     /// Does all that is planned, and comes back when the last fault has ended.
@@ -255,11 +261,8 @@ impl Stage {
                 true
             }
             Fault::Terminate { one_in } => {
-                self.terminate(&format!(
-                    "backend_type = 'client backend' and pid <> pg_backend_pid()
-                     and application_name <> 'oracle' and random() < 1.0 / {one_in}"
-                ))
-                .await
+                let which = format!("backend_type = 'client backend' and random() < 1.0 / {one_in}");
+                self.terminate(&mut None, &which).await
             }
             Fault::LockTable => self.hold("lock table es_subscriptions", entry.lasts).await,
             Fault::LockRows => self.hold("select from es_subscriptions for update", entry.lasts).await,
@@ -268,22 +271,28 @@ impl Stage {
     }
 
     /// Terminates the sessions that are so; not whoever looks on, who goes around the links and says so.
-    async fn terminate(&self, which: &str) -> bool {
-        let Some(mut session) = self.session().await else { return false };
+    async fn terminate(&self, ready: &mut Option<PgConnection>, which: &str) -> bool {
+        if ready.is_none() {
+            *ready = self.session().await;
+        }
+        let Some(session) = ready else { return false };
         let count = format!(
             "select count(*) filter (where pg_terminate_backend(pid)) from pg_stat_activity
-             where datname = current_database() and {which}"
+             where datname = current_database() and application_name <> '{ORACLE}' and {which}"
         );
         let terminated: sqlx::Result<i64> =
-            sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut session).await;
-        let terminated = terminated.ok().and_then(|count| u32::try_from(count).ok()).unwrap_or_default();
-        self.terminated.fetch_add(terminated, Ordering::SeqCst);
+            sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut *session).await;
+        let Ok(terminated) = terminated else {
+            *ready = None;
+            return false;
+        };
+        self.terminated.fetch_add(u32::try_from(terminated).unwrap_or_default(), Ordering::SeqCst);
         terminated > 0
     }
 
     async fn hold(&self, lock: &'static str, lasts: Duration) -> bool {
         let Some(mut session) = self.session().await else { return false };
-        let begun = sqlx::raw_sql(AssertSqlSafe(format!("set application_name = 'oracle'; begin; {lock}")));
+        let begun = sqlx::raw_sql(AssertSqlSafe(format!("begin; {lock}")));
         if begun.execute(&mut session).await.is_err() {
             return false;
         }
