@@ -131,13 +131,15 @@ impl Appenders {
 }
 
 async fn work(kind: Kind, stage: Arc<Stage>, mut random: Rng, over: Arc<AtomicBool>) -> (Kind, Accounts) {
+    // What is appended does not depend on what becomes of it.
+    let mut drafts = random.fork();
     let mut door = Door::new(kind, Arc::clone(&stage));
     let mut accounts = Accounts::default();
     for number in 0_u32.. {
         if over.load(Ordering::SeqCst) {
             break;
         }
-        let draft = Draft::draw(kind, number, &mut random);
+        let draft = Draft::draw(kind, number, &mut drafts);
         let verdict = append(kind, &mut door, &draft, &mut random).await;
         accounts.add(verdict, draft.ids());
         sleep(Duration::from_millis(random.u64(5..60))).await;

@@ -10,8 +10,8 @@
 //! are eight read models, each touchy about something else. `oracle` goes around all of it and computes everything anew
 //! from the log.
 //!
-//! **What repeats and what does not.** A seed gives the same faults at the same moments and the same appends; what meets
-//! what is up to the machine. `FOLDD_TEST_SEED` replays a plan, `FOLDD_CHAOS_SECONDS` says how long one is, and
+//! **What repeats and what does not.** A seed gives the same faults at the same moments, and to each appender the same
+//! appends in the same order; what meets what is up to the machine. `FOLDD_TEST_SEED` replays a plan, `FOLDD_CHAOS_SECONDS` says how long one is, and
 //! `make chaos` sets both.
 //!
 //! **What is not in it yet.** Partitions that change, and replicas that share subscriptions evenly: there are none. A
@@ -90,6 +90,7 @@ async fn nothing_is_lost_doubled_or_reordered() {
     harm.extend(unrest);
     tell(&stage, &accounts, &mut session, looks).await;
     assert_eq!(harm, Vec::<String>::new(), "replay with the seed above");
+    println!("0 lost, 0 doubled, 0 reordered");
     let done: u32 = stage.done().await.values().sum();
     // What came while the server was down met nobody.
     assert!(done as usize >= planned * 3 / 4, "only {done} of {planned} faults took effect");
@@ -146,7 +147,10 @@ async fn tell(stage: &Stage, accounts: &Accounts, session: &mut PgConnection, lo
                  (select count(*) from es_streams), (select count(*) from oracle.journal))";
     let events: String =
         sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut *session).await.expect("it answers");
-    println!("{lost} answers to commits lost, {terminated} sessions terminated");
+    let slowest = stage.slowest_end.load(Ordering::SeqCst);
+    println!(
+        "{lost} answers to commits lost, {terminated} sessions terminated; SIGTERM took {slowest} ms at most"
+    );
     let largest = stage.largest.load(Ordering::SeqCst);
     println!("{events}; looked at {looks} times meanwhile; no daemon above {largest} MB");
     println!("{}", accounts.told());

@@ -106,7 +106,8 @@ const UNREST: &str = "
     where not exists (select from es_replicas r where r.replica_id = s.holder and r.lease_until > clock_timestamp())
     union all
     select format('session %s has not ended its transaction', pid) from pg_stat_activity
-    where datname = current_database() and backend_xid is not null and application_name not like 'foldd %'
+    where datname = current_database() and backend_type = 'client backend' and backend_xid is not null
+      and application_name not like 'foldd %'
     union all
     select format('failing is not halted, but %s', coalesce((select phase from es_phases where subscription_id = 'failing@1'), 'new'))
     where not exists (select from es_phases where subscription_id = 'failing@1' and phase = 'halted')";

@@ -50,7 +50,7 @@ struct Player {
 pub(super) struct Stage {
     pub(super) world: RwLock<World>,
     /// Around the links.
-    pub(super) direct: String,
+    direct: String,
     database: String,
     players: Vec<Mutex<Player>>,
     links: Vec<Proxy>,
@@ -60,6 +60,8 @@ pub(super) struct Stage {
     lives: AtomicU32,
     /// The most memory that a daemon was seen with, in megabytes.
     pub(super) largest: AtomicU64,
+    /// The longest that a daemon took to end when it was asked to, in milliseconds.
+    pub(super) slowest_end: AtomicU64,
     /// What was held by processes that were killed, just before.
     pub(super) bereaved: Mutex<Vec<Holding>>,
 }
@@ -89,6 +91,7 @@ impl Stage {
             terminated: AtomicU32::new(0),
             lives: AtomicU32::new(0),
             largest: AtomicU64::new(0),
+            slowest_end: AtomicU64::new(0),
             bereaved: Mutex::default(),
         });
         let executioner = Arc::clone(&stage);
@@ -152,7 +155,7 @@ impl Stage {
         (self.links.iter().map(Proxy::lost).sum(), self.terminated.load(Ordering::SeqCst))
     }
 
-    /// What is wrong with the daemons' processes now: ended, panicked, too many or too few connections, too much memory.
+    /// What is wrong with the daemons' processes now: ended, too many or too few connections, too much memory.
     pub(super) async fn complaints(&self) -> Vec<String> {
         let mut complaints = Vec::new();
         for (number, player) in self.players.iter().enumerate() {
@@ -236,8 +239,10 @@ impl Stage {
             }
             Fault::Roll { configuration } => {
                 let Some(daemon) = player.lock().await.daemon.take() else { return false };
-                let log = daemon.log_path();
+                let (log, asked) = (daemon.log_path(), Instant::now());
                 let status = daemon.stop().await;
+                let took = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+                self.slowest_end.fetch_max(took, Ordering::SeqCst);
                 // Asked before it knew what that means, it ends as any process does.
                 let is_fair = status.code() == Some(0) || status.code().is_none();
                 assert!(is_fair, "daemon {number}: {status}: {}", log.display());
