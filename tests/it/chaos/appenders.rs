@@ -1,8 +1,9 @@
 //! Eight appenders, each by another door, and what they were told.
 //!
-//! An append is *acknowledged* when somebody said so: its own answer, or ES002 at a later try with the same event ids,
-//! which says that an earlier one got through. It is *refused* when the server said so at the first try, or when nobody
-//! ever asked for a commit. All else is *unknown*: the answer got lost. Then either all of it is in the log or nothing.
+//! An append is *acknowledged* when somebody said so: its own answer, or ES002 at a later try with the same
+//! event ids, which says that an earlier one got through. It is *refused* when the server said so at the
+//! first try, or when nobody ever asked for a commit. All else is *unknown*: the answer got lost. Then either
+//! all of it is in the log or nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,21 +1,21 @@
 //! Chaos: three daemons, eight appenders, and faults of every kind on top of each other.
 //!
-//! **What is shown.** Whatever fails and whenever: what was acknowledged is in the log, what was refused is not; every
-//! projection is the fold of the log, with nothing lost, doubled or reordered; no fence token and no cursor ever falls;
-//! and when the faults end, so do their traces.
+//! **What is shown.** Whatever fails and whenever: what was acknowledged is in the log, what was refused is
+//! not; every projection is the fold of the log, with nothing lost, doubled or reordered; no fence token and
+//! no cursor ever falls; and when the faults end, so do their traces.
 //!
-//! **How.** `schedule` turns a seed into a plan of faults. `stage` has the players: a PostgreSQL of its own, real
-//! daemons, and a `proxy` before each of them that can be deaf, slow, cut, or cut in the very moment between a commit and
-//! its answer. `appenders` write by every door there is and keep exact accounts of what they were told. `projections`
-//! are eight read models, each touchy about something else. `oracle` goes around all of it and computes everything anew
-//! from the log.
+//! **How.** `schedule` turns a seed into a plan of faults. `stage` has the players: a PostgreSQL of its own,
+//! real daemons, and a `proxy` before each of them that can be deaf, slow, cut, or cut in the very moment
+//! between a commit and its answer. `appenders` write by every door there is and keep exact accounts of what
+//! they were told. `projections` are eight read models, each touchy about something else. `oracle` goes
+//! around all of it and computes everything anew from the log.
 //!
-//! **What repeats and what does not.** A seed gives the same faults at the same moments, and to each appender the same
-//! appends in the same order; what meets what is up to the machine. `FOLDD_TEST_SEED` replays a plan, `FOLDD_CHAOS_SECONDS` says how long one is, and
-//! `make chaos` sets both.
+//! **What repeats and what does not.** A seed gives the same faults at the same moments, and to each appender
+//! the same appends in the same order; what meets what is up to the machine. `FOLDD_TEST_SEED` replays a
+//! plan, `FOLDD_CHAOS_SECONDS` says how long one is, and `make chaos` sets both.
 //!
-//! **What is not in it yet.** Partitions that change, and replicas that share subscriptions evenly: there are none. A
-//! roll of configuration is a restart under other settings.
+//! **What is not in it yet.** Partitions that change, and replicas that share subscriptions evenly: there are
+//! none. A roll of configuration is a restart under other settings.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

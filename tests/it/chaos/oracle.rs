@@ -1,9 +1,10 @@
 //! The oracle: a separate reader, around the links, that knows only PostgreSQL.
 //!
-//! It computes each read model anew from `es_events` by means of its own, and compares. Order is that of the log,
-//! (stamp, position); along a stream it is that of the versions, which does not depend on stamps at all. What leases and
-//! cursors did is written down by a trigger on `es_subscriptions`, in the very transactions that moved them: nothing
-//! between two looks can be missed; each daemon's sessions carry a mark, so that it knows who did. It only ever names what is wrong; who asks decides what to make of it.
+//! It computes each read model anew from `es_events` by means of its own, and compares. Order is that of the
+//! log, (stamp, position); along a stream it is that of the versions, which does not depend on stamps at all.
+//! What leases and cursors did is written down by a trigger on `es_subscriptions`, in the very transactions
+//! that moved them: nothing between two looks can be missed; each daemon's sessions carry a mark, so that it
+//! knows who did. It only ever names what is wrong; who asks decides what to make of it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -109,7 +110,7 @@ const UNREST: &str = "
     where datname = current_database() and backend_type = 'client backend' and backend_xid is not null
       and application_name not like 'foldd %'
     union all
-    select format('failing is not halted, but %s', coalesce((select phase from es_phases where subscription_id = 'failing@1'), 'new'))
+    select 'failing is not halted'
     where not exists (select from es_phases where subscription_id = 'failing@1' and phase = 'halted')";
 
 /// What somebody held at a moment: the subscription, the fence token, the server's time.

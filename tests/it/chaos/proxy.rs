@@ -1,7 +1,9 @@
-//! A link between clients and the server that can be hurt: a TCP proxy on loopback before the server's socket.
+//! A link between clients and the server that can be hurt: a TCP proxy on loopback before the server's
+//! socket.
 //!
-//! Bytes that are held back are delivered late, as a network does that sends again what got lost: also those of a
-//! client that has hung up meanwhile. So a commit that was given up can still get through, which is the point.
+//! Bytes that are held back are delivered late, as a network does that sends again what got lost: also those
+//! of a client that has hung up meanwhile. So a commit that was given up can still get through, which is the
+//! point.
 
 use std::future::pending;
 use std::path::PathBuf;

@@ -1,9 +1,10 @@
 //! What goes wrong when: a pure function of a seed and a length.
 //!
-//! A schedule is made of lanes, one for each thing that can be hurt: a daemon's process, a link between a client and
-//! the server, the server. Within a lane faults never overlap, so each can be ended before the next begins; lanes know
-//! nothing of each other, so all of them overlap with all others sooner or later. A lane deals its faults from a deck
-//! that is shuffled when it is empty: every kind comes up, in any order. A longer schedule begins as a shorter one does.
+//! A schedule is made of lanes, one for each thing that can be hurt: a daemon's process, a link between a
+//! client and the server, the server. Within a lane faults never overlap, so each can be ended before the
+//! next begins; lanes know nothing of each other, so all of them overlap with all others sooner or later. A
+//! lane deals its faults from a deck that is shuffled when it is empty: every kind comes up, in any order. A
+//! longer schedule begins as a shorter one does.
 
 use std::fmt;
 use std::time::Duration;

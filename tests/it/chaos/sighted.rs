@@ -1,4 +1,5 @@
-//! The oracle is shown every kind of harm, one at a time, and must name it. An oracle that cannot fail proves nothing.
+//! The oracle is shown every kind of harm, one at a time, and must name it. An oracle that cannot fail proves
+//! nothing.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;

@@ -1,5 +1,5 @@
-//! Who plays: the server, three daemons as processes, a link before each of them and one before the appenders; and how
-//! each fault is done to them, and taken back.
+//! Who plays: the server, three daemons as processes, a link before each of them and one before the
+//! appenders; and how each fault is done to them, and taken back.
 
 use std::collections::BTreeMap;
 use std::process::ExitStatus;

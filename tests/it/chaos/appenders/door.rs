@@ -1,4 +1,5 @@
-//! The doors of the store, through a link that may be hurt. A connection that has failed once is not used again.
+//! The doors of the store, through a link that may be hurt. A connection that has failed once is not used
+//! again.
 
 use std::process::Stdio;
 use std::sync::Arc;

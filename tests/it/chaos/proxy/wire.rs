@@ -1,8 +1,9 @@
 //! As much of PostgreSQL's protocol as it takes to see a commit pass by.
 //!
-//! A frontend's message is a letter, a length that counts itself, and the rest; only the first one has no letter. A
-//! statement that is not in a transaction commits with the Sync behind its Execute; a transaction with the Query that
-//! says so. Only what changes something counts: appends, and the calls of compiled projections.
+//! A frontend's message is a letter, a length that counts itself, and the rest; only the first one has no
+//! letter. A statement that is not in a transaction commits with the Sync behind its Execute; a transaction
+//! with the Query that says so. Only what changes something counts: appends, and the calls of compiled
+//! projections.
 
 use std::collections::HashMap;
 
