@@ -1,4 +1,4 @@
-//! What is folded: seven read models of one log, each of which a mistake of another kind would show in.
+//! What is folded: eight read models of one log, each of which a mistake of another kind would show in.
 //!
 //! | projection | shows |
 //! |---|---|
