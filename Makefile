@@ -1,8 +1,10 @@
 # Everyday commands; `make help` lists them. The first two are all a newcomer needs.
 .DEFAULT_GOAL := help
-.PHONY: demo test setup build fmt lint doc bench clean help
+.PHONY: demo test chaos setup build fmt lint doc bench clean help
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# 1h30m is 1*3600+30*60+ 0.
+SECONDS_OF_FOR = $(subst s,+,$(subst m,*60+,$(subst h,*3600+,$(or $(FOR),5m)))) +0
 
 demo: setup ## start everything with sample data; FOR=30s ends it by itself, ARGS go to `foldd demo`
 	cargo build
@@ -14,6 +16,11 @@ test: setup ## everything that must hold: format, lints, documentation, tests
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	cargo test
+
+chaos: setup ## let everything fail at once and count afterwards, for FOR=20m (else 5m); SEED=… replays a plan
+	cargo build --example own_daemon
+	$(if $(SEED),FOLDD_TEST_SEED=$(SEED)) FOLDD_CHAOS_SECONDS=$$(($(SECONDS_OF_FOR))) \
+		cargo test --test it chaos::nothing -- --nocapture
 
 setup: ## get what is missing: a C compiler and PostgreSQL's server programs
 	@deploy/setup.sh

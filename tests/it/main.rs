@@ -2,6 +2,8 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test that meets anything else fails, whatever it is")]
 
+/// Faults of every kind on top of each other, and an oracle that counts.
+mod chaos;
 /// What the database may be like, and what foldd says about it.
 mod conditions;
 /// Mistakes in configuration, files and their names.

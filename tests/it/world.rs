@@ -312,9 +312,9 @@ impl Daemon {
         assert!(sent.expect("kill can be run").success(), "the daemon takes signal {name}");
     }
 
-    /// Whether it has ended by itself.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.try_wait().expect("the daemon can be waited for").is_some()
+    /// How it has ended, if it has.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the daemon can be waited for")
     }
 
     /// Waits for the daemon to end.

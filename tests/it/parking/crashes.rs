@@ -90,7 +90,7 @@ async fn an_event_that_kills_processes_is_found_and_parked() {
         let mut ended = false;
         world
             .eventually("it dies, or the event is parked", async || {
-                ended = ended || daemon.has_ended();
+                ended = ended || daemon.has_ended().is_some();
                 ended || letters(&world, "fragile").await.len() == 2
             })
             .await;
@@ -127,7 +127,7 @@ async fn under_the_policy_to_halt_it_halts_instead_of_dying_for_ever() {
         let mut ended = false;
         world
             .eventually("it dies, or halts", async || {
-                ended = ended || daemon.has_ended();
+                ended = ended || daemon.has_ended().is_some();
                 ended || world.status("fragile").await["phase"] == "halted"
             })
             .await;
