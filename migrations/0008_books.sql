@@ -111,7 +111,8 @@ alter table es_subscriptions
     add column unclean_takeovers  integer not null default 0,
     add column holder_incarnation uuid,
     add column attempted_position bigint,
-    add column crashed_position   bigint;
+    add column crashed_position   bigint,
+    add column crashes            integer not null default 0;
 
 comment on column es_subscriptions.paused is 'An operator wants it to stand still; es_enter refuses every batch.';
 comment on column es_subscriptions.dead_letters is 'How many of its events are parked: open rows of es_dead_letters.';
@@ -120,7 +121,8 @@ comment on column es_subscriptions.unclean_takeovers is
 comment on column es_subscriptions.holder_incarnation is 'The life of the server in which it was taken.';
 comment on column es_subscriptions.attempted_position is
     'The event that the holder is trying alone, because holders before it died; committed before the try.';
-comment on column es_subscriptions.crashed_position is 'The event that a holder died of while it tried it alone.';
+comment on column es_subscriptions.crashed_position is 'The event that a holder fell silent at while it tried it alone.';
+comment on column es_subscriptions.crashes is 'How many holders in a row fell silent at that very event.';
 
 -- For the one who counts what is parked, once a second.
 create index es_subscriptions_dead_letters_idx on es_subscriptions (holder) where dead_letters > 0;

@@ -84,6 +84,7 @@ begin
         -- While events are tried one by one, one that went well says nothing of the next.
         unclean_takeovers = case when s.attempted_position is null then 0 else s.unclean_takeovers end,
         crashed_position = null,
+        crashes = 0,
         updated_at = now()
     where s.subscription_id = es_advance.subscription_id
       and s.fence_token = es_advance.fence_token

@@ -27,8 +27,10 @@ pub(crate) struct Lease {
     pub(crate) cursor: Cursor,
     /// How many holders in a row died, as far as is known, since the checkpoint last moved.
     pub(crate) unclean_takeovers: i32,
-    /// The event that a holder died of while it tried it alone.
+    /// The event that a holder fell silent at while it tried it alone.
     pub(crate) crashed_position: Option<i64>,
+    /// How many holders in a row fell silent at that very event.
+    pub(crate) crashes: i32,
 }
 
 /// Registers the replica or renews its lease, which renews everything it holds.
@@ -63,7 +65,7 @@ pub(crate) async fn heartbeat(conn: &mut Link<'_>, replica: &Replica, draining: 
 /// just committing is waited for and then seen, where a join or `not exists` would take the lease regardless.
 ///
 /// A holder that fell silent in this same life of the server counts as an unclean takeover, and the event that it had
-/// marked as tried alone is what it died of. When the server restarted in between, nobody is blamed.
+/// marked as tried alone is what it may have died of. When the server restarted in between, nobody is blamed.
 pub(crate) async fn take(
     conn: &mut Link<'_>,
     subscription_id: &str,
@@ -81,10 +83,14 @@ pub(crate) async fn take(
              crashed_position = case
                  when holder <> $2 and holder_incarnation = es_current_incarnation()
                  then coalesce(attempted_position, crashed_position) else crashed_position end,
+             crashes = case
+                 when holder <> $2 and holder_incarnation = es_current_incarnation() and attempted_position is not null
+                 then case when attempted_position = crashed_position then crashes + 1 else 1 end else crashes end,
              attempted_position = null
          where subscription_id = $1
            and (holder is null or holder = $2 or holder in (select replica_id from expired))
-         returning fence_token, last_transaction_id::text::bigint, last_position, unclean_takeovers, crashed_position",
+         returning fence_token, last_transaction_id::text::bigint, last_position, unclean_takeovers, crashed_position,
+                   crashes",
     )
     .bind(subscription_id)
     .bind(replica.id)
@@ -98,6 +104,7 @@ pub(crate) async fn take(
             cursor,
             unclean_takeovers: row.try_get(3)?,
             crashed_position: row.try_get(4)?,
+            crashes: row.try_get(5)?,
         })
     })
     .transpose()

@@ -146,7 +146,7 @@ pub(crate) async fn resume(
     }
     sqlx::query(
         "update es_subscriptions
-         set paused = false, unclean_takeovers = 0, attempted_position = null, crashed_position = null
+         set paused = false, unclean_takeovers = 0, attempted_position = null, crashed_position = null, crashes = 0
          where subscription_id = $1",
     )
     .bind(&subject.id)

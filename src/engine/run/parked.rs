@@ -6,6 +6,7 @@
 
 use tokio::time::Instant;
 
+use super::suspect::died_of;
 use super::{Subscription, Terms, Turn, within};
 use crate::engine::backlog::View;
 use crate::engine::batch::{self, Batch, Bounds};
@@ -66,7 +67,7 @@ impl Subscription {
             self.parked.retry_page = RETRY_PAGE;
         }
         let suspected = (self.suspects > 0).then_some(wanted.position);
-        if suspected.is_some() && lease.crashed_position == suspected {
+        if suspected.is_some_and(|position| died_of(lease, position)) {
             let fault = match batch::event_ref(conn, wanted.position).await {
                 Some(event) => Fault::Crashed(event),
                 None => Fault::Unknown("the event cannot be read".to_owned()),

@@ -1,25 +1,34 @@
 //! When processes die of an event: finding it, and not dying of it for ever.
 //!
-//! A handler that aborts the process, or exhausts its memory, leaves nothing behind, not even an error. But its lease
-//! runs out in a living server, and whoever takes it counts an unclean takeover; a checkpoint that moves sets the count
-//! back. After so many in a row, none of these holders got through its first page. From then on each event is tried in a
-//! page of one, with no other batch of this process under way, and is noted before the try, in a transaction of its
-//! own. Should the process die now, the next holder finds the note, and the event is parked or halts as the policy says.
-//! A note of a process that ended in good order, or of a server that restarted, blames nobody.
+//! A handler in Rust that aborts the process, or exhausts its memory, leaves nothing behind, not even an error. But its
+//! lease runs out in a living server, and whoever takes it counts an unclean takeover; a checkpoint that moves sets the
+//! count back. After a few in a row, none of these holders got through its first page. From then on each event is tried
+//! in a page of one, with no other batch of this process under way, and is noted before the try, in a transaction of its
+//! own. Should the process die now, the next holder finds the note. A process may fall silent for other reasons, a cut
+//! network or a dying machine; so only an event at which several holders in a row fell silent is blamed, and parked or
+//! halted on as the policy says. A note of a process that ended in good order, or of a server that restarted, blames
+//! nobody. Handlers in SQL run in the server and cannot kill this process: they are never suspected.
 
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Subscription, Terms, within};
 use crate::engine::backlog::View;
-use crate::engine::batch;
+use crate::engine::batch::{self, Body};
 use crate::engine::failure::Fault;
 use crate::ledger::lease::{self, Lease};
 use crate::store::Link;
 
 /// After so many unclean takeovers in a row, events are tried one by one.
-const UNCLEAN: i32 = 3;
+const UNCLEAN: i32 = 2;
+/// So many holders in a row that fell silent at an event died of it.
+const CRASHES: i32 = 3;
 /// So many events are tried one by one: more than a first page has.
 const SUSPECTS: i64 = 1_000;
+
+/// Whether holders died of this event.
+pub(super) fn died_of(lease: &Lease, position: i64) -> bool {
+    lease.crashed_position == Some(position) && lease.crashes >= CRASHES
+}
 
 /// A batch's place on the floor that all batches of the process share.
 #[expect(dead_code, reason = "held, never read")]
@@ -31,7 +40,8 @@ pub(super) enum Floor<'t> {
 impl Subscription {
     /// Looks at what a fresh lease says about the holders before.
     pub(super) fn suspect(&mut self, lease: &Lease) {
-        let died = lease.unclean_takeovers >= UNCLEAN || lease.crashed_position.is_some();
+        let is_ours = matches!(self.program.body, Body::Rust(_));
+        let died = is_ours && (lease.unclean_takeovers >= UNCLEAN || lease.crashed_position.is_some());
         self.suspects = if died { SUSPECTS } else { 0 };
         if died {
             tracing::warn!(
@@ -56,7 +66,7 @@ impl Subscription {
         let asking = batch::next_event(conn, &self.program.subscription_id, &view.horizon);
         let next = within(self.deadline, asking).await?;
         match next {
-            Some(event) if lease.crashed_position == Some(event.position) => {
+            Some(event) if died_of(lease, event.position) => {
                 self.last_page = 1;
                 Err(Fault::Crashed(event))
             }
