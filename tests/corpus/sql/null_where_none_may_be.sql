@@ -2,7 +2,7 @@
 # when   = "folded"
 # place  = 13
 # says   = 'null value in column "n"'
-# remedy = 'a constraint of the read model'
+# remedy = 'what it takes from the event'
 version = 1
 categories = ["order"]
 */
