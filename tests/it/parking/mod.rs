@@ -5,6 +5,7 @@ mod equals;
 mod faults;
 mod hosted;
 mod policies;
+mod pooled;
 
 use serde_json::{Value, json};
 
