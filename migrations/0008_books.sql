@@ -106,6 +106,11 @@ create table es_phases (
 
 -- What operators wish and what went wrong, beside the checkpoint that it is about.
 alter table es_subscriptions
+    add column projection_id      text    generated always as (split_part(subscription_id, '/', 1)) stored,
+    add column partition          integer not null default 0,
+    add column partitions         integer not null default 1,
+    add column floors             jsonb,
+    add column is_built           boolean not null default false,
     add column paused             boolean not null default false,
     add column dead_letters       bigint  not null default 0,
     add column unclean_takeovers  integer not null default 0,
@@ -114,6 +119,10 @@ alter table es_subscriptions
     add column crashed_position   bigint,
     add column crashes            integer not null default 0;
 
+comment on column es_subscriptions.partitions is 'Into how many its projection is split; 0012_partitions.sql says how.';
+comment on column es_subscriptions.floors is
+    'Where the partitions of an earlier split stood; null once the checkpoint is past all of them.';
+comment on column es_subscriptions.is_built is 'It has reached the horizon once; when all partitions have, the version is live.';
 comment on column es_subscriptions.paused is 'An operator wants it to stand still; es_enter refuses every batch.';
 comment on column es_subscriptions.dead_letters is 'How many of its events are parked: open rows of es_dead_letters.';
 comment on column es_subscriptions.unclean_takeovers is
@@ -124,6 +133,8 @@ comment on column es_subscriptions.attempted_position is
 comment on column es_subscriptions.crashed_position is 'The event that a holder fell silent at while it tried it alone.';
 comment on column es_subscriptions.crashes is 'How many holders in a row fell silent at that very event.';
 
+create index es_subscriptions_projection_idx on es_subscriptions (projection_id);
+
 -- For the one who counts what is parked, once a second.
 create index es_subscriptions_dead_letters_idx on es_subscriptions (holder) where dead_letters > 0;
 
@@ -131,6 +142,7 @@ create index es_subscriptions_dead_letters_idx on es_subscriptions (holder) wher
 -- deletes the row, or discarded, which keeps it for a while.
 create table es_dead_letters (
     subscription_id text        not null,
+    projection_id   text        generated always as (split_part(subscription_id, '/', 1)) stored,
     stream_id       text        not null,
     stream_version  bigint      not null,
     global_position bigint      not null,
@@ -152,6 +164,9 @@ comment on column es_dead_letters.reason is
     'failed: it could not be applied; behind: it waits for an earlier event of its stream; skipped: it could not be '
     'applied, and later events of its stream were.';
 comment on column es_dead_letters.error is 'Message, remedy, SQLSTATE and place; null for those that only wait.';
+
+-- As operators ask for them, whatever the partitions.
+create index es_dead_letters_projection_idx on es_dead_letters (projection_id, global_position);
 
 -- In the order in which they are retried. Only open ones are asked for by stream.
 create index es_dead_letters_stream_idx on es_dead_letters (subscription_id, stream_id, stream_version)

@@ -4,7 +4,7 @@
 --     FD002  the checkpoint is not where this holder left it
 --     FD003  the horizon is of an earlier life of this server
 --     FD006  an operator paused the subscription
---     FD007  some of its streams are quarantined, and the caller would apply their events
+--     FD007  not every event of a page is its own or may be applied, and the caller would apply them all
 
 create schema foldd;
 comment on schema foldd is 'What foldd compiles projections into. Nothing here is yours to call.';
@@ -13,7 +13,7 @@ comment on schema foldd is 'What foldd compiles projections into. Nothing here i
 -- through, which es_advance then notices. Only afterwards, in a later statement and so with a newer
 -- snapshot, it asks what may have changed while it waited: where the projection's tables are, by OID, since
 -- a cut-over renames schemas, and a name read before waiting would write into the other version's tables;
--- and whether streams are quarantined. `batches` is the schema whose `batch` handlers see: null for the
+-- and whether streams are quarantined. Whether it is one partition of several stands in the row itself. `batches` is the schema whose `batch` handlers see: null for the
 -- usual one. Returns the search path of the handlers.
 create function foldd.es_enter(
     subscription_id text, fence_token bigint, incarnation uuid, schema_oid oid, extension_schemas text[], batches text)
@@ -25,9 +25,10 @@ as $$
 declare
     home text;
     is_paused boolean;
+    is_part boolean;
     has_quarantined boolean;
 begin
-    select s.paused into is_paused from es_subscriptions s
+    select s.paused, s.partitions > 1 or s.floors is not null into is_paused, is_part from es_subscriptions s
     where s.subscription_id = es_enter.subscription_id and s.fence_token = es_enter.fence_token
     for key share;
     if not found then
@@ -48,8 +49,8 @@ begin
             using errcode = 'invalid_schema_name',
                   hint = 'Its tables were dropped or restored from a dump behind foldd''s back.';
     end if;
-    if has_quarantined and es_enter.batches is distinct from 'foldd_parking' then
-        raise exception 'streams of subscription % are quarantined', es_enter.subscription_id using errcode = 'FD007';
+    if (has_quarantined or is_part) and es_enter.batches is distinct from 'foldd_parking' then
+        raise exception 'subscription % must pass events by', es_enter.subscription_id using errcode = 'FD007';
     end if;
     return concat_ws(', ', quote_ident(home), es_enter.batches, 'foldd',
                      (select string_agg(quote_ident(x), ', ' order by nth)
@@ -85,6 +86,8 @@ begin
         unclean_takeovers = case when s.attempted_position is null then 0 else s.unclean_takeovers end,
         crashed_position = null,
         crashes = 0,
+        floors = case when s.floors is not null and not es_is_past_all_floors(
+                     s.floors, es_advance.new_transaction_id, es_advance.new_position) then s.floors end,
         updated_at = now()
     where s.subscription_id = es_advance.subscription_id
       and s.fence_token = es_advance.fence_token
@@ -166,5 +169,6 @@ create type foldd.es_outcome as (
     hint            text,
     context         text,
     parked          bigint,
+    own             bigint,
     quarantined     boolean
 );

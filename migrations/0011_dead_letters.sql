@@ -18,7 +18,7 @@ create function foldd.es_set_aside(
     subscription_id text, categories text[], after_transaction_id xid8, after_position bigint, max_events bigint,
     horizon xid8, max_bytes bigint, care jsonb,
     out scanned bigint, out oldest timestamptz, out transaction_id xid8, out global_position bigint, out parked bigint,
-    out single bigint)
+    out single bigint, out own bigint)
 language plpgsql volatile
 set search_path from current
 as $$
@@ -28,9 +28,16 @@ declare
     position_of_letter bigint := letter ->> 'position';
     retried text := care ->> 'retry';
     streams bigint;
+    split record;
 begin
     parked := 0;
-    perform set_config('foldd.subscription', es_set_aside.subscription_id, true),
+    own := 0;
+    select s.partition, s.partitions, s.floors into split from es_subscriptions s
+    where s.subscription_id = es_set_aside.subscription_id;
+    perform set_config('foldd.partition', split.partition::text, true),
+            set_config('foldd.partitions', split.partitions::text, true),
+            set_config('foldd.floors', coalesce(split.floors::text, ''), true),
+            set_config('foldd.subscription', es_set_aside.subscription_id, true),
             set_config('foldd.retry', coalesce(retried, ''), true),
             set_config('foldd.categories', coalesce(es_set_aside.categories::text, ''), true),
             set_config('foldd.after_transaction_id', es_set_aside.after_transaction_id::text, true),
@@ -40,6 +47,7 @@ begin
         select count(*), min(e.created_at), case when count(*) = 1 then min(e.global_position) end
         into scanned, oldest, single
         from foldd.es_wanted(es_set_aside.subscription_id, retried, es_set_aside.max_events) e;
+        own := scanned;
         transaction_id := es_set_aside.after_transaction_id;
         global_position := es_set_aside.after_position;
         perform set_config('foldd.page_events', scanned::text, true);
@@ -77,6 +85,11 @@ begin
     perform set_config('foldd.to_transaction_id', transaction_id::text, true),
             set_config('foldd.to_position', global_position::text, true),
             set_config('foldd.letter', coalesce(position_of_letter::text, ''), true);
+    own := scanned;
+    if split.partitions > 1 or split.floors is not null then
+        select count(*), case when count(*) = 1 then min(e.global_position) end into own, single
+        from foldd.es_own_of_page() e;
+    end if;
     insert into es_dead_letters (subscription_id, stream_id, stream_version, global_position, event_type, reason, error)
     select es_set_aside.subscription_id, e.stream_id, e.stream_version, e.global_position, e.event_type,
            case when e.global_position is distinct from position_of_letter then 'behind'
@@ -116,14 +129,25 @@ begin atomic
     order by d.stream_version limit es_wanted.max_events;
 end;
 
--- The two halves of the page that es_set_aside prepared: what is left of it, and what is parked. Its end is known by
--- then, so it is one range of an index; only several categories have to be merged again.
+-- Parts of the page that es_set_aside prepared: what is the subscription's own where its projection is split, and of
+-- that what is parked, and what is left. The page's end is known by then, so it is one range of an index; only several
+-- categories have to be merged again.
 do $do$
 declare
     half record;
 begin
-    for half in select * from (values ('foldd_parking.es_page', true), ('foldd.es_parked_of_page', false))
-                as given (name, is_rest) loop
+    for half in select * from (values
+            ('foldd_parking.es_page', true,
+             'e.global_position is distinct from letter
+              and (e.stream_id not in (select q.stream_id from es_quarantined_streams q where q.subscription_id = subscription)
+                   or e.stream_version < (select q.since_version from es_quarantined_streams q
+                                          where q.subscription_id = subscription and q.stream_id = e.stream_id))'),
+            ('foldd.es_parked_of_page', false,
+             '(e.global_position = letter
+               or e.stream_id in (select q.stream_id from es_quarantined_streams q where q.subscription_id = subscription)
+                  and e.stream_version >= (select q.since_version from es_quarantined_streams q
+                                           where q.subscription_id = subscription and q.stream_id = e.stream_id))'),
+            ('foldd.es_own_of_page', false, 'true')) as given (name, is_rest, condition) loop
         execute format($create$
             create function %1$s() returns setof es_events
             language plpgsql stable rows 1000
@@ -134,6 +158,9 @@ begin
                 subscription text := current_setting('foldd.subscription');
                 categories text[] := nullif(current_setting('foldd.categories'), '')::text[];
                 letter bigint := nullif(current_setting('foldd.letter', true), '');
+                partition integer := current_setting('foldd.partition');
+                partitions integer := current_setting('foldd.partitions');
+                floors jsonb := nullif(current_setting('foldd.floors'), '')::jsonb;
                 from_xid xid8 := current_setting('foldd.after_transaction_id')::xid8;
                 from_position bigint := current_setting('foldd.after_position');
                 to_xid xid8 := nullif(current_setting('foldd.to_transaction_id', true), '')::xid8;
@@ -166,19 +193,11 @@ begin
                 end if;
             end
             $$
+        -- Quarantined streams are hashed once a page, and the order of the index is kept; a join would look each event up.
         $create$, half.name, half.is_rest,
-        -- Hashed once a page, and the order of the index is kept; a join would look each event up.
-        case when half.is_rest then
-            'e.global_position is distinct from letter
-             and (e.stream_id not in (select q.stream_id from es_quarantined_streams q where q.subscription_id = subscription)
-                  or e.stream_version < (select q.since_version from es_quarantined_streams q
-                                         where q.subscription_id = subscription and q.stream_id = e.stream_id))'
-        else
-            '(e.global_position = letter
-              or e.stream_id in (select q.stream_id from es_quarantined_streams q where q.subscription_id = subscription)
-                 and e.stream_version >= (select q.since_version from es_quarantined_streams q
-                                          where q.subscription_id = subscription and q.stream_id = e.stream_id))'
-        end);
+        '(partitions = 1 or es_partition(e.stream_id, partitions) = partition)
+         and (floors is null or es_is_past_floors(floors, e.stream_id, e.transaction_id, e.global_position))
+         and ' || half.condition);
     end loop;
 end
 $do$;
@@ -186,7 +205,7 @@ $do$;
 create view foldd_parking.batch as select * from foldd_parking.es_page();
 
 -- What was retried is applied now: its letters go, and with the last one the quarantine of its stream. Says
--- whether any stream is still quarantined.
+-- whether events must still be passed by.
 create function foldd.es_set_right(subscription_id text, care jsonb, applied bigint) returns boolean
 language plpgsql volatile
 set search_path from current
@@ -210,7 +229,9 @@ begin
                           where d.subscription_id = q.subscription_id and d.stream_id = q.stream_id
                             and d.discarded_at is null);
     end if;
-    return exists (select from es_quarantined_streams q where q.subscription_id = es_set_right.subscription_id);
+    return exists (select from es_quarantined_streams q where q.subscription_id = es_set_right.subscription_id)
+        or exists (select from es_subscriptions s where s.subscription_id = es_set_right.subscription_id
+                   and (s.partitions > 1 or s.floors is not null));
 end
 $$;
 

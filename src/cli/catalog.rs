@@ -149,9 +149,6 @@ fn parse(name: &str, label: &str, text: &str, overrides: &Settings) -> Result<Pr
 
 /// Settings whose machinery this release does not have: refused, since ignoring them would be a lie.
 fn refuse_unsupported(settings: &Settings) -> Result<(), String> {
-    if settings.partitions.is_some_and(|partitions| partitions > 1) {
-        return Err("partitions must be 1 in this release; write that or leave it out".to_owned());
-    }
     if settings.events_per_second.is_some() {
         return Err("events_per_second is not known in this release; leave it out".to_owned());
     }

@@ -27,12 +27,26 @@ pub(crate) struct Backlog {
     incarnation: Uuid,
     /// Events after the checkpoint, less what the view said had grown when they were counted.
     base: i64,
+    /// For one partition of several, whose share of what grows nobody tells: up to which horizon `base` counts.
+    counted_to: Option<u64>,
 }
 
 impl Backlog {
     /// What was just counted, at most up to the view's horizon.
     pub(super) fn counted(events: i64, view: &View, categories: Option<&[String]>) -> Self {
-        Self { incarnation: view.horizon.incarnation(), base: events - view.grown_in(categories) }
+        let base = events - view.grown_in(categories);
+        Self { incarnation: view.horizon.incarnation(), base, counted_to: None }
+    }
+
+    /// What was just counted of one partition, up to the view's horizon.
+    pub(super) fn counted_own(events: i64, view: &View) -> Self {
+        let counted_to = Some(view.horizon.transaction_id());
+        Self { incarnation: view.horizon.incarnation(), base: events, counted_to }
+    }
+
+    /// From which stamp on the events of one partition are still to be counted, to know what the view knows.
+    pub(super) fn uncounted(self, view: &View) -> Option<u64> {
+        self.counted_to.filter(|counted| *counted < view.horizon.transaction_id())
     }
 
     /// These events are applied.
@@ -42,6 +56,7 @@ impl Backlog {
 
     /// Events after the checkpoint and below the view's horizon; `None` when the server restarted since.
     pub(crate) fn remaining(self, view: &View, categories: Option<&[String]>) -> Option<i64> {
-        (self.incarnation == view.horizon.incarnation()).then(|| self.base + view.grown_in(categories))
+        let grown = || if self.counted_to.is_some() { 0 } else { view.grown_in(categories) };
+        (self.incarnation == view.horizon.incarnation()).then(|| self.base + grown())
     }
 }

@@ -23,8 +23,9 @@ const NO_ANSWER: &str =
 /// A projection as a batch needs it.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
-    /// The subscription, and the name of the compiled function.
     pub(crate) subscription_id: String,
+    /// The name of the compiled functions, which all partitions share.
+    pub(crate) projection_id: String,
     /// The file, for messages.
     pub(crate) path: String,
     /// What to do about events that cannot be applied.
@@ -79,6 +80,8 @@ pub(crate) struct Bounds {
 pub(crate) struct Committed {
     /// Events of its categories that the page had.
     pub(crate) scanned: i64,
+    /// Those of them that are its own: all, unless it is one partition of several.
+    pub(crate) own: i64,
     /// Those of them that no handler wanted.
     pub(crate) skipped: i64,
     /// Those of them that are parked now.
@@ -184,6 +187,7 @@ impl Outcome {
             scanned,
             skipped: row.try_get::<Option<_>, _>("skipped")?.unwrap_or_default(),
             parked: row.try_get("parked")?,
+            own: row.try_get("own")?,
             quarantined: row.try_get("quarantined")?,
             cursor: stamp
                 .zip(position)
@@ -195,7 +199,7 @@ impl Outcome {
 
 /// The line of the file, from PostgreSQL's account of where it was: `… line 31 at SQL statement`.
 fn place(program: &Program, lines: &LineMap, context: &str) -> Option<String> {
-    let function = format!("\"{}\"(", program.subscription_id);
+    let function = format!("\"{}\"(", program.projection_id);
     let frame = context.lines().find(|line| line.contains(&function))?;
     let number = frame.split(" line ").nth(1)?.split_whitespace().next()?;
     let line = lines.file_line(number.parse().ok()?)?;
@@ -233,9 +237,7 @@ pub(crate) async fn next_event(
     horizon: &Horizon,
 ) -> sqlx::Result<Option<EventRef>> {
     let next: Option<(i64, String, String)> = sqlx::query_as(
-        "select e.global_position, e.stream_id, e.event_type from es_subscriptions s
-         cross join lateral es_read_after(s.categories, s.last_transaction_id, s.last_position, 1, $2::xid8) e
-         where s.subscription_id = $1",
+        "select e.global_position, e.stream_id, e.event_type from es_next_own($1, $2::xid8) e",
     )
     .bind(subscription_id)
     .bind(horizon.transaction_id().to_string())

@@ -78,6 +78,7 @@ async fn apply(
     let Some(to) = sorted.to.filter(|_| sorted.scanned > 0) else {
         return Ok(Committed {
             scanned: 0,
+            own: 0,
             skipped: 0,
             parked: 0,
             quarantined: slip.is_some(),
@@ -86,7 +87,7 @@ async fn apply(
         });
     };
     let index = Index::of(&page);
-    let left = sorted.scanned - sorted.parked;
+    let left = sorted.own - sorted.parked;
     let mut skipped = 0;
     if !page.is_empty() {
         let handled =
@@ -109,6 +110,7 @@ async fn apply(
     let Some(age) = advanced.map_err(driver)? else { return Err(Fault::Meddling) };
     Ok(Committed {
         scanned: sorted.scanned,
+        own: sorted.own,
         skipped,
         parked: sorted.parked,
         quarantined,
@@ -135,11 +137,8 @@ async fn read(
     };
     if let Some(slip) = slip {
         let sorted = parking::set_aside(tx, subscription_id, page, horizon, slip).await.map_err(driver)?;
-        let left = if sorted.scanned > sorted.parked {
-            store::read_rest(tx).await.map_err(driver)?
-        } else {
-            Vec::new()
-        };
+        let left =
+            if sorted.own > sorted.parked { store::read_rest(tx).await.map_err(driver)? } else { Vec::new() };
         return Ok((left, sorted));
     }
     let page = store::read_page_in(tx, &hosted.store_schema, page, horizon.clone()).await.map_err(driver)?;
@@ -148,8 +147,10 @@ async fn read(
     {
         return Err(Fault::OutOfOrder(broken));
     }
+    let scanned = i64::try_from(page.len()).unwrap_or(i64::MAX);
     let sorted = Sorted {
-        scanned: i64::try_from(page.len()).unwrap_or(i64::MAX),
+        scanned,
+        own: scanned,
         parked: 0,
         to: page.last().map(RecordedEvent::cursor),
         oldest: page.first().map(|event| event.created_at),

@@ -24,14 +24,14 @@ pub(crate) struct Report {
 
 /// A batch that committed, in numbers.
 pub(super) fn measure(metrics: &SubscriptionMetrics, phase: Phase, committed: &Committed, took: Duration) {
-    let outcome = if committed.scanned > 0 { BatchOutcome::Committed } else { BatchOutcome::Empty };
-    metrics.batch(outcome, committed.scanned.unsigned_abs(), took);
-    let applied = committed.scanned - committed.skipped - committed.parked;
+    let outcome = if committed.own > 0 { BatchOutcome::Committed } else { BatchOutcome::Empty };
+    metrics.batch(outcome, committed.own.unsigned_abs(), took);
+    let applied = committed.own - committed.skipped - committed.parked;
     metrics.applied(applied.unsigned_abs(), committed.skipped.unsigned_abs());
     if let Some(cursor) = committed.cursor {
         metrics.position(cursor.global_position);
     }
     if let (Phase::Live, Some(oldest)) = (phase, committed.oldest_seconds) {
-        metrics.delivery(oldest, usize::try_from(committed.scanned).unwrap_or_default());
+        metrics.delivery(oldest, usize::try_from(committed.own).unwrap_or_default());
     }
 }

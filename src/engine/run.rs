@@ -73,6 +73,8 @@ pub(crate) struct Turn {
 pub(crate) struct Subscription {
     program: Program,
     categories: Option<Vec<String>>,
+    /// Whether it sees only its own events of a page: one partition of several, or not past an earlier split.
+    is_split: bool,
     notice: Option<Trouble>,
     building: bool,
     phase: Phase,
@@ -113,7 +115,7 @@ struct Parked {
 impl Subscription {
     /// A subscription at the start of its life in this process.
     pub(crate) fn new(ready: Ready, terms: &Terms) -> Self {
-        let metrics = Arc::new(SubscriptionMetrics::new(&ready.name, ready.version, 0));
+        let metrics = Arc::new(SubscriptionMetrics::new(&ready.name, ready.version, ready.part.partition));
         let most = match &ready.program.body {
             Body::Sql { .. } => terms.max_page_events,
             Body::Rust(_) => terms.max_page_events.min(HOSTED_PAGE),
@@ -130,6 +132,7 @@ impl Subscription {
         Self {
             program: ready.program,
             categories: ready.categories,
+            is_split: ready.part.is_split,
             notice: ready.notice,
             building: ready.building,
             phase: Phase::Standby,
@@ -153,6 +156,11 @@ impl Subscription {
     /// Its name in the books.
     pub(crate) fn id(&self) -> &str {
         &self.program.subscription_id
+    }
+
+    /// The projection that it is, or is a partition of.
+    pub(crate) fn projection_id(&self) -> &str {
+        &self.program.projection_id
     }
 
     /// What it reads; `None` for everything.
@@ -241,7 +249,7 @@ impl Subscription {
 
     fn failed(&mut self, fault: &Fault) -> Turn {
         let directive = fault.directive(&self.program.policy);
-        let trouble = fault.trouble(self.id(), directive);
+        let trouble = fault.trouble(self.projection_id(), directive);
         if !fault.is_no_error() {
             self.metrics.error(fault.kind());
         }
@@ -282,7 +290,11 @@ impl Subscription {
     }
 
     fn count(&mut self, events: i64, view: &View) {
-        self.backlog = Some(Backlog::counted(events, view, self.categories.as_deref()));
+        self.backlog = Some(if self.is_split {
+            Backlog::counted_own(events, view)
+        } else {
+            Backlog::counted(events, view, self.categories.as_deref())
+        });
     }
 
     fn remaining(&self, view: &View) -> Option<i64> {

@@ -96,12 +96,12 @@ pub(crate) struct Settled {
     pub(crate) left_behind: Vec<Selected>,
 }
 
-const LETTER: &str = "select d.subscription_id, d.global_position, d.stream_id, d.stream_version, d.event_type, d.reason, \
+const LETTER: &str = "select d.projection_id, d.global_position, d.stream_id, d.stream_version, d.event_type, d.reason, \
     d.attempts, d.first_failed_at, d.last_failed_at, d.retry_wanted_at, d.discarded_at, d.error";
 
 fn letter(row: &PgRow) -> sqlx::Result<Letter> {
     Ok(Letter {
-        projection: row.try_get("subscription_id")?,
+        projection: row.try_get("projection_id")?,
         position: row.try_get("global_position")?,
         stream_id: row.try_get("stream_id")?,
         stream_version: row.try_get("stream_version")?,
@@ -130,8 +130,8 @@ pub(crate) async fn list(
     };
     let sql = format!(
         "{LETTER}, count(*) over () as there_are from es_dead_letters d
-         where ($1::text is null or d.subscription_id = $1) and {} and (d.discarded_at is null) = $6
-         order by d.subscription_id, d.global_position limit $7",
+         where ($1::text is null or d.projection_id = $1) and {} and (d.discarded_at is null) = $6
+         order by d.projection_id, d.global_position limit $7",
         fits!()
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
@@ -153,7 +153,7 @@ pub(crate) async fn show(conn: &mut Link<'_>, name: &str, position: i64) -> Resu
     let id = wishes::named(conn, name).await?;
     let sql = format!(
         "{LETTER}, e.data, e.metadata from es_dead_letters d join es_events e using (global_position)
-         where d.subscription_id = $1 and d.global_position = $2"
+         where d.projection_id = $1 and d.global_position = $2"
     );
     let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&id).bind(position).fetch_optional(conn).await?;
     let Some(row) = row else {
@@ -176,7 +176,7 @@ pub(crate) async fn want_retry(
     let subject = wishes::lock(&mut unit, name, signature).await?;
     let mark = concat!(
         "update es_dead_letters d set retry_wanted_at = clock_timestamp()
-         where d.subscription_id = $1 and d.discarded_at is null and ",
+         where d.projection_id = $1 and d.discarded_at is null and ",
         fits!(),
         " returning d.global_position, d.stream_id, d.attempts"
     );
@@ -185,7 +185,7 @@ pub(crate) async fn want_retry(
         "select d.stream_id, d.global_position
          from es_dead_letters d
          join es_quarantined_streams q on q.subscription_id = d.subscription_id and q.stream_id = d.stream_id
-         where d.subscription_id = $1 and d.discarded_at is null and d.retry_wanted_at is null
+         where d.projection_id = $1 and d.discarded_at is null and d.retry_wanted_at is null
            and exists (select from es_dead_letters later
                        where later.subscription_id = d.subscription_id and later.stream_id = d.stream_id
                          and later.stream_version > d.stream_version
@@ -221,22 +221,26 @@ pub(crate) async fn discard(
     let before = open(&mut unit, &subject.id).await?;
     let close = concat!(
         "update es_dead_letters d set discarded_at = clock_timestamp(), retry_wanted_at = null
-         where d.subscription_id = $1 and d.discarded_at is null and ",
+         where d.projection_id = $1 and d.discarded_at is null and ",
         fits!(),
         " returning d.global_position, d.stream_id, d.attempts"
     );
     let letters = select(&mut unit, close, &subject.id, filter).await?;
     let gone = i64::try_from(letters.len()).unwrap_or(i64::MAX);
-    sqlx::query("update es_subscriptions set dead_letters = dead_letters - $2 where subscription_id = $1")
-        .bind(&subject.id)
-        .bind(gone)
-        .execute(&mut unit)
-        .await?;
+    sqlx::query(
+        "update es_subscriptions s
+         set dead_letters = (select count(*) from es_dead_letters d
+                             where d.subscription_id = s.subscription_id and d.discarded_at is null)
+         where s.projection_id = $1 and s.dead_letters > 0",
+    )
+    .bind(&subject.id)
+    .execute(&mut unit)
+    .await?;
     let streams: BTreeSet<&str> = letters.iter().map(|letter| letter.stream_id.as_str()).collect();
     let streams: Vec<&str> = streams.into_iter().collect();
     sqlx::query(
         "delete from es_quarantined_streams q
-         where q.subscription_id = $1 and q.stream_id = any ($2)
+         where split_part(q.subscription_id, '/', 1) = $1 and q.stream_id = any ($2)
            and not exists (select from es_dead_letters d
                            where d.subscription_id = q.subscription_id and d.stream_id = q.stream_id
                              and d.discarded_at is null)",
@@ -247,7 +251,7 @@ pub(crate) async fn discard(
     .await?;
     let left: Vec<(i64, String, i32)> = sqlx::query_as(
         "select global_position, stream_id, attempts from es_dead_letters
-         where subscription_id = $1 and stream_id = any ($2) and discarded_at is null and reason = 'behind'
+         where projection_id = $1 and stream_id = any ($2) and discarded_at is null and reason = 'behind'
            and retry_wanted_at is null
          order by stream_id, stream_version",
     )
@@ -304,7 +308,7 @@ fn first(letters: &[Selected]) -> Vec<i64> {
 }
 
 async fn open(unit: &mut Link<'_>, id: &str) -> sqlx::Result<i64> {
-    sqlx::query_scalar("select dead_letters from es_subscriptions where subscription_id = $1")
+    sqlx::query_scalar("select sum(dead_letters)::bigint from es_subscriptions where projection_id = $1")
         .bind(id)
         .fetch_one(unit)
         .await
@@ -314,7 +318,7 @@ async fn open(unit: &mut Link<'_>, id: &str) -> sqlx::Result<i64> {
 pub(crate) async fn is_wanted(conn: &mut Link<'_>, id: &str, positions: &[i64]) -> sqlx::Result<bool> {
     sqlx::query_scalar(
         "select exists (select from es_dead_letters
-                        where subscription_id = $1 and retry_wanted_at is not null and discarded_at is null
+                        where projection_id = $1 and retry_wanted_at is not null and discarded_at is null
                           and global_position = any ($2))",
     )
     .bind(id)
@@ -331,7 +335,7 @@ pub(crate) async fn still_open(
 ) -> sqlx::Result<Vec<Letter>> {
     let sql = format!(
         "{LETTER} from es_dead_letters d
-         where d.subscription_id = $1 and d.global_position = any ($2) and d.discarded_at is null
+         where d.projection_id = $1 and d.global_position = any ($2) and d.discarded_at is null
          order by d.stream_id, d.stream_version"
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).bind(positions).fetch_all(conn).await?;

@@ -61,7 +61,9 @@ impl Care {
 pub(crate) struct Sorted {
     /// How many events it had.
     pub(crate) scanned: i64,
-    /// How many of them are parked.
+    /// How many of them are the subscription's own.
+    pub(crate) own: i64,
+    /// How many of those are parked.
     pub(crate) parked: i64,
     /// Where it ends; where it began, in a retry.
     pub(crate) to: Option<Cursor>,
@@ -77,26 +79,32 @@ pub(crate) async fn set_aside(
     horizon: &Horizon,
     slip: &Json<Slip<'_>>,
 ) -> sqlx::Result<Sorted> {
-    let (scanned, parked, stamp, position, oldest): (Option<i64>, i64, Option<i64>, Option<i64>, _) =
-        sqlx::query_as(
-            "select scanned, parked, transaction_id::text::bigint, global_position, oldest
+    let (scanned, own, parked, stamp, position, oldest): (
+        Option<i64>,
+        i64,
+        i64,
+        Option<i64>,
+        Option<i64>,
+        _,
+    ) = sqlx::query_as(
+        "select scanned, own, parked, transaction_id::text::bigint, global_position, oldest
              from foldd.es_set_aside($1, $2, $3::xid8, $4, $5, $6::xid8, $7, $8)",
-        )
-        .bind(subscription_id)
-        .bind(page.categories)
-        .bind(page.after.transaction_id.to_string())
-        .bind(page.after.global_position)
-        .bind(page.max_events)
-        .bind(horizon.transaction_id().to_string())
-        .bind(page.max_bytes)
-        .bind(slip)
-        .fetch_one(tx)
-        .await?;
+    )
+    .bind(subscription_id)
+    .bind(page.categories)
+    .bind(page.after.transaction_id.to_string())
+    .bind(page.after.global_position)
+    .bind(page.max_events)
+    .bind(horizon.transaction_id().to_string())
+    .bind(page.max_bytes)
+    .bind(slip)
+    .fetch_one(tx)
+    .await?;
     let to = stamp.zip(position).map(|(stamp, position)| Cursor::from((stamp.cast_unsigned(), position)));
-    Ok(Sorted { scanned: scanned.unwrap_or_default(), parked, to, oldest })
+    Ok(Sorted { scanned: scanned.unwrap_or_default(), own, parked, to, oldest })
 }
 
-/// What was retried is applied: its letters go. Returns whether any stream is still quarantined.
+/// What was retried is applied: its letters go. Returns whether events must still be passed by.
 pub(crate) async fn set_right(
     tx: &mut Link<'_>,
     subscription_id: &str,
@@ -108,6 +116,21 @@ pub(crate) async fn set_right(
         .bind(slip)
         .bind(applied)
         .fetch_one(tx)
+        .await
+}
+
+/// How many events one partition of several is still to apply, of those that came since a horizon; `None` for all.
+pub(crate) async fn count_own(
+    conn: &mut Link<'_>,
+    subscription_id: &str,
+    since: Option<u64>,
+    horizon: &Horizon,
+) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select es_count_own_after($1, $2::xid8, $3::xid8)")
+        .bind(subscription_id)
+        .bind(since.unwrap_or_default().to_string())
+        .bind(horizon.transaction_id().to_string())
+        .fetch_one(conn)
         .await
 }
 

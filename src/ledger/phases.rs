@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 
-use crate::store::Link;
+use crate::store::{Horizon, Link};
 
 /// An event that a message is about. A reference, never its payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,14 +94,16 @@ pub(crate) async fn forget_others(conn: &mut Link<'_>, unbuilt: &[&str]) -> sqlx
 pub(crate) async fn oldest_ages(
     conn: &mut Link<'_>,
     subscription_ids: &[String],
+    horizon: &Horizon,
 ) -> sqlx::Result<HashMap<String, f64>> {
     let ages: Vec<(String, f64)> = sqlx::query_as(
         "select s.subscription_id, greatest(extract(epoch from clock_timestamp() - e.created_at), 0)::float8
          from es_subscriptions s
-         cross join lateral es_read_after(s.categories, s.last_transaction_id, s.last_position, 1) e
+         cross join lateral es_next_own(s.subscription_id, $2::xid8) e
          where s.subscription_id = any ($1)",
     )
     .bind(subscription_ids)
+    .bind(horizon.transaction_id().to_string())
     .fetch_all(conn)
     .await?;
     Ok(ages.into_iter().collect())

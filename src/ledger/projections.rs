@@ -10,7 +10,7 @@ use crate::store::Link;
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) version: i32,
-    /// `fines@1`: the subscription, and the compiled function.
+    /// `fines@1`: the compiled functions, and the beginning of its subscriptions' names.
     pub(crate) projection_id: String,
     /// `live`, `building` or `previous`.
     pub(crate) role: String,
@@ -93,18 +93,77 @@ pub(crate) async fn forget(conn: &mut Link<'_>, projection_id: &str) -> sqlx::Re
         .bind(projection_id)
         .execute(&mut *conn)
         .await?;
-    sqlx::query("delete from es_subscriptions where subscription_id = $1")
+    sqlx::query("delete from es_subscriptions where projection_id = $1")
         .bind(projection_id)
         .execute(conn)
         .await?;
     Ok(())
 }
 
-/// A first build has reached the horizon: from now on it is the live version.
-pub(crate) async fn go_live(conn: &mut Link<'_>, projection_id: &str) -> sqlx::Result<()> {
-    sqlx::query("update es_projections set role = 'live', live_at = now() where projection_id = $1 and role = 'building'")
+/// One partition of a projection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// `fines@1`, or `fines@1/3` where it is split.
+    pub(crate) subscription_id: String,
+    /// Its number, from 0.
+    pub(crate) partition: i32,
+    /// Whether it sees only its own events of a page: one of several, or not past the floors of an earlier split.
+    pub(crate) is_split: bool,
+}
+
+/// Splits a projection into so many partitions, and returns them in order.
+pub(crate) async fn split(
+    conn: &mut Link<'_>,
+    projection_id: &str,
+    partitions: u16,
+) -> sqlx::Result<Vec<Part>> {
+    let changed: bool = sqlx::query_scalar("select es_repartition($1, $2)")
         .bind(projection_id)
-        .execute(conn)
+        .bind(i32::from(partitions))
+        .fetch_one(&mut *conn)
         .await?;
-    Ok(())
+    if changed {
+        tracing::info!(projection = projection_id, partitions, "split anew");
+    }
+    let parts: Vec<(String, i32, bool)> = sqlx::query_as(
+        "select subscription_id, partition, partitions > 1 or floors is not null
+         from es_subscriptions where projection_id = $1 order by partition",
+    )
+    .bind(projection_id)
+    .fetch_all(conn)
+    .await?;
+    let part = |(subscription_id, partition, is_split)| Part { subscription_id, partition, is_split };
+    Ok(parts.into_iter().map(part).collect())
+}
+
+/// A first build has reached the horizon; when all its partitions have, it is the live version. Says whether it is.
+pub(crate) async fn go_live(conn: &mut Link<'_>, subscription_id: &str) -> sqlx::Result<bool> {
+    let mut unit = conn.begin().await?;
+    // The rows of all partitions, in order: of two that arrive at once the second one sees the first.
+    sqlx::query(
+        "select from es_subscriptions
+         where projection_id = (select projection_id from es_subscriptions where subscription_id = $1)
+         order by subscription_id for no key update",
+    )
+    .bind(subscription_id)
+    .execute(&mut unit)
+    .await?;
+    sqlx::query("update es_subscriptions set is_built = true where subscription_id = $1")
+        .bind(subscription_id)
+        .execute(&mut unit)
+        .await?;
+    let live: bool = sqlx::query_scalar(
+        "with live as (
+             update es_projections p set role = 'live', live_at = now()
+             where p.role = 'building'
+               and p.projection_id = (select projection_id from es_subscriptions where subscription_id = $1)
+               and (select bool_and(is_built) from es_subscriptions s where s.projection_id = p.projection_id)
+             returning 1)
+         select exists (select from live)",
+    )
+    .bind(subscription_id)
+    .fetch_one(&mut unit)
+    .await?;
+    unit.commit().await?;
+    Ok(live)
 }

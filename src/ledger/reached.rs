@@ -20,11 +20,13 @@ pub(crate) enum Reached {
 pub(crate) async fn reached(conn: &mut Link<'_>, name: &str, target: Cursor) -> store::Result<Reached> {
     let horizon = store::glance(conn).await?.horizon;
     let answer: Option<bool> = sqlx::query_scalar(
-        "select (s.last_transaction_id, s.last_position) >= ($2::xid8, $3)
-                or ($4::xid8 > $2::xid8 and not exists (
-                    select from es_read_after(s.categories, s.last_transaction_id, s.last_position, 1, $4::xid8) e
-                    where (e.transaction_id, e.global_position) <= ($2::xid8, $3)))
-         from es_projections p join es_subscriptions s on s.subscription_id = p.projection_id
+        "select (select bool_and(
+                     (s.last_transaction_id, s.last_position) >= ($2::xid8, $3)
+                     or ($4::xid8 > $2::xid8 and not exists (
+                         select from es_next_own(s.subscription_id, $4::xid8) e
+                         where (e.transaction_id, e.global_position) <= ($2::xid8, $3))))
+                 from es_subscriptions s where s.projection_id = p.projection_id)
+         from es_projections p
          where p.projection_name = $1
          order by p.role = 'live' desc, p.version desc, p.generation desc limit 1",
     )

@@ -162,38 +162,81 @@ async fn read_projections(
     let rows = sqlx::query(
         "select p.projection_name, p.version, p.role, s.holder, s.last_transaction_id::text::bigint as stamp,
                 s.last_position,
-                s.dead_letters,
+                s.partition, s.dead_letters,
                 coalesce((select max(l.entry_id) from es_operator_log l
-                          where l.subscription_id = s.subscription_id), 0) as revision,
-                case when s.paused then 'paused'
-                     when r.lease_until > clock_timestamp() then coalesce(ph.phase, 'standby')
-                     when ph.phase = 'halted' then 'halted' else 'standby' end as phase,
+                          where l.subscription_id = s.projection_id), 0) as revision,
+                es_shown_phase(s.subscription_id) as phase,
                 ph.error,
                 case when r.lease_until > clock_timestamp() then coalesce(ph.events_per_second, 0) else 0 end as rate,
-                case when $1 then es_count_after(s.categories, s.last_transaction_id, s.last_position, $3::xid8)
-                     else coalesce(ph.lag_events, 0) end as lag_events,
+                case when not $1 then coalesce(ph.lag_events, 0)
+                     when s.partitions = 1 and s.floors is null
+                     then es_count_after(s.categories, s.last_transaction_id, s.last_position, $3::xid8)
+                     else es_count_own_after(s.subscription_id, '0', $3::xid8) end as lag_events,
                 case when $1 then (
                          select extract(epoch from clock_timestamp() - e.created_at)::float8
-                         from es_read_after(s.categories, s.last_transaction_id, s.last_position, 1, $3::xid8) e)
+                         from es_next_own(s.subscription_id, $3::xid8) e)
                      else ph.lag_seconds end as lag_seconds,
-                es_count_after(s.categories, greatest(s.last_transaction_id, $3::xid8), 0,
-                               '18446744073709551615'::xid8) as withheld,
-                case when p.role = 'building' then es_count_after(s.categories, '0', 0, $3::xid8) end as total
+                case when s.partition = 0 then es_count_after(
+                    s.categories, greatest(s.last_transaction_id, $3::xid8), 0, '18446744073709551615'::xid8)
+                    else 0 end as withheld,
+                case when p.role = 'building' and s.partition = 0
+                     then es_count_after(s.categories, '0', 0, $3::xid8) end as total
          from es_projections p
-         join es_subscriptions s on s.subscription_id = p.projection_id
+         join es_subscriptions s on s.projection_id = p.projection_id
          left join es_phases ph on ph.subscription_id = s.subscription_id
          left join es_replicas r on r.replica_id = s.holder
          where $2::text is null or p.projection_name = $2
-         order by p.projection_name, p.version, p.generation",
+         order by p.projection_name, p.version, p.generation, s.partition",
     )
     .bind(lag == LagSource::Counted)
     .bind(only)
     .bind(horizon.transaction_id().to_string())
     .fetch_all(&mut *conn)
     .await?;
-    let mut projections: Vec<ProjectionStatus> = rows.iter().map(projection).collect::<sqlx::Result<_>>()?;
+    let mut projections: Vec<ProjectionStatus> = Vec::new();
+    for row in &rows {
+        let one = projection(row)?;
+        match projections.last_mut() {
+            Some(last) if one.partitions.iter().all(|part| part.partition > 0) => last.absorb(one),
+            _ => projections.push(one),
+        }
+    }
     projections.extend(read_unbuilt(conn, only).await?);
     Ok(projections)
+}
+
+/// In which order the phases of partitions stand for the whole: the one that a person must see comes first.
+const GRAVEST: [&str; 7] = ["halted", "paused", "backing_off", "standby", "draining", "catching_up", "live"];
+
+impl ProjectionStatus {
+    /// Adds a further partition.
+    fn absorb(&mut self, part: Self) {
+        let gravity = |phase: &str| GRAVEST.iter().position(|known| *known == phase);
+        if gravity(&part.phase) < gravity(&self.phase) {
+            self.phase = part.phase;
+        }
+        self.lag_events += part.lag_events;
+        self.lag_seconds = self.lag_seconds.max(part.lag_seconds);
+        self.events_per_second += part.events_per_second;
+        self.dead_letters += part.dead_letters;
+        self.error = self.error.take().or(part.error);
+        if let Some(build) = &self.build {
+            self.build = Some(BuildStatus::of(build.total, self.lag_events, self.events_per_second));
+        }
+        self.partitions.extend(part.partitions);
+    }
+}
+
+impl BuildStatus {
+    fn of(total: i64, lag_events: i64, events_per_second: f64) -> Self {
+        Self {
+            done: (total - lag_events).max(0),
+            total,
+            events_per_second,
+            eta_seconds: (events_per_second > 0.0).then(|| lag_events as f64 / events_per_second),
+            waiting_for: None,
+        }
+    }
 }
 
 fn projection(row: &PgRow) -> sqlx::Result<ProjectionStatus> {
@@ -213,15 +256,9 @@ fn projection(row: &PgRow) -> sqlx::Result<ProjectionStatus> {
         dead_letters: row.try_get("dead_letters")?,
         revision: row.try_get("revision")?,
         error: row.try_get::<Option<Json<Trouble>>, _>("error")?.map(|Json(trouble)| trouble),
-        build: total.map(|total| BuildStatus {
-            done: (total - lag_events).max(0),
-            total,
-            events_per_second,
-            eta_seconds: (events_per_second > 0.0).then(|| lag_events as f64 / events_per_second),
-            waiting_for: None,
-        }),
+        build: total.map(|total| BuildStatus::of(total, lag_events, events_per_second)),
         partitions: vec![PartitionStatus {
-            partition: 0,
+            partition: row.try_get("partition")?,
             holder: row.try_get("holder")?,
             checkpoint: Cursor::from((stamp.cast_unsigned(), row.try_get("last_position")?)),
         }],

@@ -4,7 +4,7 @@
 //! **Promise.** A wish is in force when its verb returns: no batch of a paused projection commits afterwards, whoever holds
 //! it. It stands in the log with who, why, before and after, or it did not happen.
 //!
-//! **How.** The subscription's row is locked first, which waits for the batch in hand. What the operator had seen is
+//! **How.** The rows of all its partitions are locked first, which waits for the batch in hand. What the operator had seen is
 //! compared then: the id of the subscription's last log entry, its revision. The entry is written last, under one lock for
 //! all entries, so that their ids commit in order: whoever has seen an id has seen all before it.
 //!
@@ -56,7 +56,7 @@ pub(crate) enum Refusal {
     Database(#[from] sqlx::Error),
 }
 
-/// A subscription whose row is locked until the unit ends: no batch of it is in flight.
+/// A projection whose subscriptions' rows are locked until the unit ends: no batch of it is in flight.
 #[derive(Debug)]
 pub(crate) struct Subject {
     /// `fines@2`.
@@ -125,7 +125,7 @@ pub(crate) async fn pause(
     if subject.paused {
         return unchanged(unit, subject).await;
     }
-    sqlx::query("update es_subscriptions set paused = true where subscription_id = $1")
+    sqlx::query("update es_subscriptions set paused = true where projection_id = $1")
         .bind(&subject.id)
         .execute(&mut unit)
         .await?;
@@ -147,7 +147,7 @@ pub(crate) async fn resume(
     sqlx::query(
         "update es_subscriptions
          set paused = false, unclean_takeovers = 0, attempted_position = null, crashed_position = null, crashes = 0
-         where subscription_id = $1",
+         where projection_id = $1",
     )
     .bind(&subject.id)
     .execute(&mut unit)
@@ -179,7 +179,7 @@ async fn changed(
     Ok(Done { id: subject.id, changed: true, revision, phase: subject.phase })
 }
 
-/// Locks the subscription that a name stands for, until the unit ends: the live version of a projection, or the newest
+/// Locks the subscriptions that a name stands for, until the unit ends: the live version of a projection, or the newest
 /// while none is live; or the version that is named, `fines@2`.
 pub(crate) async fn lock(
     unit: &mut Link<'_>,
@@ -193,10 +193,12 @@ pub(crate) async fn lock(
             .bind(patience.as_millis().max(1).to_string())
             .execute(&mut *unit)
             .await?;
-        sqlx::query("select from es_subscriptions where subscription_id = $1 for update")
-            .bind(&id)
-            .execute(&mut *unit)
-            .await
+        sqlx::query(
+            "select from es_subscriptions where projection_id = $1 order by subscription_id for update",
+        )
+        .bind(&id)
+        .execute(&mut *unit)
+        .await
     };
     match locking.await {
         Err(error) if is_lock_timeout(&error) => return Err(Refusal::Busy { id, patience }),
@@ -204,15 +206,13 @@ pub(crate) async fn lock(
     };
     // A statement of its own: its snapshot is newer than the lock.
     let row = sqlx::query(
-        "select s.paused, coalesce((select max(l.entry_id) from es_operator_log l
-                                    where l.subscription_id = s.subscription_id), 0) as revision,
-                case when s.paused then 'paused'
-                     when r.lease_until > clock_timestamp() then coalesce(ph.phase, 'standby')
-                     when ph.phase = 'halted' then 'halted' else 'standby' end as phase
+        "select bool_or(s.paused) as paused,
+                coalesce((select max(l.entry_id) from es_operator_log l where l.subscription_id = $1), 0) as revision,
+                (array_agg(ph.phase order by ph.phase = 'halted' desc, s.partition))[1] as phase
          from es_subscriptions s
-         left join es_phases ph on ph.subscription_id = s.subscription_id
-         left join es_replicas r on r.replica_id = s.holder
-         where s.subscription_id = $1",
+         cross join lateral es_shown_phase(s.subscription_id) as ph (phase)
+         where s.projection_id = $1
+         having count(*) > 0",
     )
     .bind(&id)
     .fetch_optional(&mut *unit)
@@ -260,8 +260,8 @@ pub(crate) async fn record(
 /// The subscription that a name stands for.
 pub(crate) async fn named(conn: &mut Link<'_>, name: &str) -> Result<String, Refusal> {
     let found: Option<String> = sqlx::query_scalar(
-        "select p.projection_id from es_projections p join es_subscriptions s on s.subscription_id = p.projection_id
-         where $1 in (p.projection_name, p.projection_name || '@' || p.version, p.projection_id)
+        "select p.projection_id from es_projections p
+         where split_part($1, '/', 1) in (p.projection_name, p.projection_name || '@' || p.version, p.projection_id)
          order by p.role = 'live' desc, p.version desc, p.generation desc limit 1",
     )
     .bind(name)
@@ -302,13 +302,17 @@ async fn unknown(conn: &mut Link<'_>, name: &str) -> sqlx::Result<Refusal> {
 /// Where a subscription stands now; `None` when it is gone.
 pub(crate) async fn standing(conn: &mut Link<'_>, id: &str) -> sqlx::Result<Option<Standing>> {
     let row = sqlx::query(
-        "select case when s.paused then 'paused' else coalesce(ph.phase, 'standby') end as phase,
-                ph.error ->> 'message' as message, coalesce(r.lease_until > clock_timestamp(), false) as held,
-                s.fence_token, exists (select from es_replicas where lease_until > clock_timestamp()) as daemon_runs
+        "select (array_agg(case when s.paused then 'paused' else coalesce(ph.phase, 'standby') end
+                           order by ph.phase = 'halted' desc nulls last, s.partition))[1] as phase,
+                max(ph.error ->> 'message') as message,
+                bool_and(coalesce(r.lease_until > clock_timestamp(), false)) as held,
+                sum(s.fence_token)::bigint as fence_token,
+                exists (select from es_replicas where lease_until > clock_timestamp()) as daemon_runs
          from es_subscriptions s
          left join es_phases ph on ph.subscription_id = s.subscription_id
          left join es_replicas r on r.replica_id = s.holder
-         where s.subscription_id = $1",
+         where s.projection_id = $1
+         having count(*) > 0",
     )
     .bind(id)
     .fetch_optional(conn)

@@ -84,6 +84,7 @@ pub(crate) fn call(projection_id: &str, variant: Variant) -> String {
     format!(
         "select scanned, skipped, transaction_id::text::bigint as stamp, global_position, oldest_seconds, \
          failed_position, sqlstate, message, detail, hint, context, coalesce(parked, 0) as parked, \
+         coalesce(own, 0) as own, \
          coalesce(quarantined, false) as quarantined \
          from {}.{}($1, $2, $3, $4::xid8, $5, $6::xid8, $7, $8, $9, $10)",
         variant.schema(),

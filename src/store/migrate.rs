@@ -41,6 +41,7 @@ pub(crate) const MIGRATIONS: &[Migration] = migrations! {
     9 "0009_fold"
     10 "0010_restore"
     11 "0011_dead_letters"
+    12 "0012_partitions"
 };
 
 /// What migrating did.

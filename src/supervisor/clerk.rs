@@ -81,7 +81,7 @@ async fn prepare_all(
     for projection in projections {
         match prepare(conn, projection).await {
             Ok(prepared) => {
-                if let Some(notice) = &prepared.notice {
+                if let Some(notice) = prepared.first().and_then(|ready| ready.notice.as_ref()) {
                     tracing::warn!(
                         projection = projection.name,
                         remedy = notice.remedy,
@@ -89,7 +89,7 @@ async fn prepare_all(
                         notice.message
                     );
                 }
-                ready.push(prepared);
+                ready.extend(prepared);
             }
             Err(BuildError::Database(error)) if crate::error::is_transient(&error) => {
                 return Err(error.into());
@@ -251,11 +251,13 @@ async fn edition(
     let now = phases::server_time(conn).await?;
     let view = desk.views.borrow().clone();
     let edition = daemon.board.edition(view.as_deref(), &withheld, interval, now);
-    if edition.behind.is_empty() {
-        daemon.board.age(&HashMap::new());
-    } else {
-        daemon.board.age(&phases::oldest_ages(conn, &edition.behind).await?);
-    }
+    let ages = match &sight {
+        Some(sight) if !edition.behind.is_empty() => {
+            phases::oldest_ages(conn, &edition.behind, &sight.horizon).await?
+        }
+        _ => HashMap::new(),
+    };
+    daemon.board.age(&ages);
     if !edition.changed.is_empty() {
         phases::publish(conn, &edition.changed).await?;
     }

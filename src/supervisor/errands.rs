@@ -15,7 +15,8 @@ use crate::store::Link;
 
 /// Who can be recalled, and what was seen.
 pub(crate) struct Errands {
-    seats: HashMap<String, (usize, Arc<AtomicBool>)>,
+    /// By projection: the seats of its partitions.
+    seats: HashMap<String, Vec<(usize, Arc<AtomicBool>)>>,
     /// The last entry that was seen.
     seen: AtomicI64,
 }
@@ -23,17 +24,19 @@ pub(crate) struct Errands {
 impl Errands {
     /// For these subscriptions, which sit in this order, from behind the entry `seen` on.
     pub(crate) fn new(subscriptions: &[Subscription], seen: i64) -> Self {
-        let seat = |(index, subscription): (usize, &Subscription)| {
-            (subscription.id().to_owned(), (index, subscription.recalled()))
-        };
-        Self { seats: subscriptions.iter().enumerate().map(seat).collect(), seen: AtomicI64::new(seen) }
+        let mut seats: HashMap<String, Vec<_>> = HashMap::new();
+        for (index, subscription) in subscriptions.iter().enumerate() {
+            let partitions = seats.entry(subscription.projection_id().to_owned()).or_default();
+            partitions.push((index, subscription.recalled()));
+        }
+        Self { seats, seen: AtomicI64::new(seen) }
     }
 
     /// Looks for new entries, and recalls the subscriptions that they concern.
     pub(crate) async fn run(&self, conn: &mut Link<'_>, roster: &Roster) -> sqlx::Result<()> {
-        for (entry, subscription) in wishes::since(conn, self.seen.load(Ordering::Relaxed)).await? {
-            if let Some((index, recalled)) = self.seats.get(&subscription) {
-                tracing::info!(subscription, revision = entry, "an operator did something");
+        for (entry, projection) in wishes::since(conn, self.seen.load(Ordering::Relaxed)).await? {
+            for (index, recalled) in self.seats.get(&projection).into_iter().flatten() {
+                tracing::info!(projection, revision = entry, "an operator did something");
                 // First the reason, then the turn that looks for it.
                 recalled.store(true, Ordering::Relaxed);
                 roster.recall(*index);

@@ -11,7 +11,7 @@ use super::batch::{self, Program};
 use super::failure::Policy;
 use super::hosted::Hosted;
 use crate::ledger::phases::Trouble;
-use crate::ledger::projections::{self, Known, New};
+use crate::ledger::projections::{self, Known, New, Part};
 use crate::projection::Projection;
 use crate::projection::definition::{Body, Categories, Definition};
 use crate::projection::sql::{Target, Variant, call, compile, quote_ident};
@@ -75,6 +75,7 @@ impl BuildError {
 pub(crate) struct Ready {
     pub(crate) name: String,
     pub(crate) version: i32,
+    pub(crate) part: Part,
     pub(crate) program: Program,
     /// `None` for all categories.
     pub(crate) categories: Option<Vec<String>>,
@@ -84,11 +85,12 @@ pub(crate) struct Ready {
     pub(crate) notice: Option<Trouble>,
 }
 
-/// Brings the database to what the configuration asks for, as far as that is safe, and says what is to be run.
+/// Brings the database to what the configuration asks for, as far as that is safe, and says what is to be run: one for
+/// each partition.
 ///
 /// One transaction under a lock of the projection's name: several replicas may start at once. A live version whose
 /// definition changed goes on as it was, from the stored definition, with a notice; one that was never live is built anew.
-pub(crate) async fn prepare(conn: &mut Link<'_>, wanted: &Projection) -> Result<Ready, BuildError> {
+pub(crate) async fn prepare(conn: &mut Link<'_>, wanted: &Projection) -> Result<Vec<Ready>, BuildError> {
     let mut tx = conn.begin().await?;
     projections::lock(&mut tx, &wanted.name).await?;
     let known = projections::all(&mut tx, Some(&wanted.name)).await?;
@@ -102,20 +104,25 @@ pub(crate) async fn prepare(conn: &mut Link<'_>, wanted: &Projection) -> Result<
         Choice::Run(current, notice) => (current, notice),
     };
     let body = body(&mut tx, wanted, &current, store_schema).await?;
+    let partitions = wanted.settings.partitions.unwrap_or(1);
+    let parts = projections::split(&mut tx, &current.projection_id, partitions).await?;
     tx.commit().await?;
-    Ok(Ready {
+    let ready = |part: Part| Ready {
         name: wanted.name.clone(),
         version: current.version,
         categories: listed(&current.definition),
         building: current.building,
-        notice,
+        notice: notice.clone(),
         program: Program {
             path: current.definition.path.clone(),
-            subscription_id: current.projection_id.clone(),
+            subscription_id: part.subscription_id.clone(),
+            projection_id: current.projection_id.clone(),
             policy: Policy::of(&wanted.settings),
-            body,
+            body: body.clone(),
         },
-    })
+        part,
+    };
+    Ok(parts.into_iter().map(ready).collect())
 }
 
 /// Who applies the events: the compiled function, made or mended here, or the handler of this program.

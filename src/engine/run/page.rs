@@ -10,7 +10,7 @@ use crate::engine::batch::{self, Batch, Bounds, Committed};
 use crate::engine::failure::Fault;
 use crate::engine::machine::{Input, Phase};
 use crate::engine::report;
-use crate::ledger::parking::Care;
+use crate::ledger::parking::{self, Care};
 use crate::ledger::projections;
 use crate::store::{self, Link};
 
@@ -50,6 +50,8 @@ impl Subscription {
                 (_, Some(_)) => 1,
                 // As large as the page that failed on it.
                 (Some((_, page)), None) => *page,
+                // What there is are its own events, and the page has others'.
+                (None, None) if self.is_split => paced,
                 // Not more than there is: should the batch run out of time, the halving begins at what it had.
                 (None, None) => paced.min(self.remaining(view).map_or(paced, |remaining| remaining.max(1))),
             },
@@ -95,11 +97,26 @@ impl Subscription {
 
     /// Counts the backlog, unless it is known.
     pub(super) async fn ensure_counted(&mut self, conn: &mut Link<'_>, view: &View) -> Result<(), Fault> {
-        let (None, Some(lease)) = (self.remaining(view), self.lease) else { return Ok(()) };
-        let counting = store::count_after(conn, self.categories.as_deref(), lease.cursor, &view.horizon);
-        let events = within(self.deadline, counting).await?;
+        let Some(lease) = self.lease else { return Ok(()) };
+        let known = self.remaining(view);
+        let since = self.backlog.and_then(|backlog| backlog.uncounted(view));
+        let events = match (known, since) {
+            (Some(_), None) => return Ok(()),
+            (Some(known), Some(_)) => known + self.count_own(conn, since, view).await?,
+            (None, _) if self.is_split => self.count_own(conn, None, view).await?,
+            (None, _) => {
+                let counting =
+                    store::count_after(conn, self.categories.as_deref(), lease.cursor, &view.horizon);
+                within(self.deadline, counting).await?
+            }
+        };
         self.count(events, view);
         Ok(())
+    }
+
+    async fn count_own(&self, conn: &mut Link<'_>, since: Option<u64>, view: &View) -> Result<i64, Fault> {
+        let counting = parking::count_own(conn, &self.program.subscription_id, since, &view.horizon);
+        within(self.deadline, counting).await
     }
 
     /// The batch is in: remember where we are, and say whether there is more.
@@ -112,13 +129,13 @@ impl Subscription {
     ) -> Turn {
         self.backoff.reset();
         self.trouble = None;
-        self.scanned += committed.scanned;
+        self.scanned += committed.own;
         self.parked.quarantined = committed.quarantined;
         if let (Some(lease), Some(cursor)) = (&mut self.lease, committed.cursor) {
             lease.cursor = cursor;
         }
         if let Some(backlog) = &mut self.backlog {
-            backlog.applied(committed.scanned);
+            backlog.applied(committed.own);
         }
         tracing::debug!(
             subscription = self.id(),
@@ -140,7 +157,9 @@ impl Subscription {
             self.count(0, view);
             return self.caught_up(conn).await;
         };
-        if committed.scanned > 0 && remaining > 0 {
+        // One partition goes on past the events of the others, so as not to read them again with each of its own.
+        let passes_others = self.is_split && committed.scanned >= self.last_page;
+        if committed.scanned > 0 && (remaining > 0 || passes_others) {
             return self.after(Input::MoreToDo);
         }
         if remaining != 0 {
@@ -161,8 +180,10 @@ impl Subscription {
         if self.building {
             let entering = projections::go_live(conn, &self.program.subscription_id);
             match within(self.deadline, entering).await {
-                Ok(()) => {
-                    tracing::info!(subscription = self.id(), "first build done, live from now on");
+                Ok(is_live) => {
+                    if is_live {
+                        tracing::info!(subscription = self.id(), "first build done, live from now on");
+                    }
                     self.building = false;
                 }
                 Err(fault) => return self.failed(&fault),

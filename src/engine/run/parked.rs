@@ -139,7 +139,7 @@ impl Subscription {
             | Directive::Pause => return self.failed(fault),
         }
         self.metrics.error(fault.kind());
-        let trouble = fault.trouble(self.id(), Directive::Park);
+        let trouble = fault.trouble(self.projection_id(), Directive::Park);
         tracing::warn!(
             subscription = self.id(),
             stream = wanted.stream_id,

@@ -57,6 +57,7 @@ declare
     _foldd_scanned     bigint := 0;
     _foldd_skipped     bigint := 0;
     _foldd_parked      bigint := 0;
+    _foldd_own         bigint;
     _foldd_single        bigint;
     _foldd_oldest      timestamptz;
     _foldd_at_event    boolean := false;
@@ -149,7 +150,7 @@ begin
             Variant::Parking => {
                 self.push("    begin");
                 self.set_aside();
-                self.push("    if _foldd_scanned > _foldd_parked then");
+                self.push("    if _foldd_own > _foldd_parked then");
             }
         }
         for entry in entries {
@@ -196,8 +197,8 @@ begin
     fn set_aside(&mut self) {
         let _ = writeln!(
             self.text,
-            "        select page.scanned, page.oldest, page.transaction_id, page.global_position, page.parked, page.single
-        into _foldd_scanned, _foldd_oldest, _foldd_xid, _foldd_position, _foldd_parked, _foldd_single
+            "        select page.scanned, page.oldest, page.transaction_id, page.global_position, page.parked, page.single, page.own
+        into _foldd_scanned, _foldd_oldest, _foldd_xid, _foldd_position, _foldd_parked, _foldd_single, _foldd_own
         from foldd.es_set_aside(
             _foldd_subscription, {}, _foldd_from_xid, _foldd_from_position,
             _foldd_max_events, _foldd_horizon, _foldd_max_bytes, _foldd_care) page;
@@ -245,6 +246,7 @@ begin
     _foldd_outcome.scanned := _foldd_scanned;
     _foldd_outcome.skipped := _foldd_skipped;
     _foldd_outcome.parked := _foldd_parked;
+    _foldd_outcome.own := coalesce(_foldd_own, _foldd_scanned);
     _foldd_outcome.transaction_id := _foldd_xid;
     _foldd_outcome.global_position := _foldd_position;
     _foldd_outcome.oldest_seconds := extract(epoch from clock_timestamp() - _foldd_oldest);

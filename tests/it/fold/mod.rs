@@ -7,6 +7,7 @@ mod failures;
 mod guard;
 mod names;
 mod pages;
+mod partitions;
 mod plans;
 mod refusals;
 mod schemas;
