@@ -16,6 +16,12 @@ return ((hashtextextended(stream_id, 0) & 9223372036854775807) % partitions)::in
 
 comment on function es_partition(text, integer) is 'The partition of a stream, from 0.';
 
+-- What the hash makes of a known text. Should another server count differently, a split that came from here would lose
+-- events there: it is looked at before a projection runs.
+alter table es_subscriptions
+    add column hash_probe integer not null default es_partition('foldd', 2147483647);
+comment on column es_subscriptions.hash_probe is 'What es_partition made of a known text when the projection was split.';
+
 -- Whether an event is past every floor of its stream. `floors` is an array of {"partitions": N, "cursors":
 -- [[stamp, position], …]}, the cursors in the order of the partitions.
 create function es_is_past_floors(floors jsonb, stream_id text, transaction_id xid8, global_position bigint)

@@ -111,12 +111,24 @@ pub(crate) struct Part {
     pub(crate) is_split: bool,
 }
 
-/// Splits a projection into so many partitions, and returns them in order.
+/// Splits a projection into so many partitions, and returns them in order; `None`, and nothing is done, when this server
+/// hashes stream ids otherwise than the one where it was split before.
 pub(crate) async fn split(
     conn: &mut Link<'_>,
     projection_id: &str,
     partitions: u16,
-) -> sqlx::Result<Vec<Part>> {
+) -> sqlx::Result<Option<Vec<Part>>> {
+    let moved: bool = sqlx::query_scalar(
+        "select exists (select from es_subscriptions s
+                        where s.projection_id = $1 and (s.partitions > 1 or s.floors is not null)
+                          and s.hash_probe <> es_partition('foldd', 2147483647))",
+    )
+    .bind(projection_id)
+    .fetch_one(&mut *conn)
+    .await?;
+    if moved {
+        return Ok(None);
+    }
     let changed: bool = sqlx::query_scalar("select es_repartition($1, $2)")
         .bind(projection_id)
         .bind(i32::from(partitions))
@@ -133,7 +145,7 @@ pub(crate) async fn split(
     .fetch_all(conn)
     .await?;
     let part = |(subscription_id, partition, is_split)| Part { subscription_id, partition, is_split };
-    Ok(parts.into_iter().map(part).collect())
+    Ok(Some(parts.into_iter().map(part).collect()))
 }
 
 /// A first build has reached the horizon; when all its partitions have, it is the live version. Says whether it is.

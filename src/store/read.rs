@@ -141,8 +141,8 @@ impl EventStore {
         read_page(&mut self.link().await?, Some(categories), after.into(), limit).await
     }
 
-    /// How far a subscription is behind: exact, of its categories, after its checkpoint. The id of a
-    /// projection's is `name@version`, such as `fines@2`.
+    /// How far a projection is behind: exact, of its categories, after its checkpoint, over all its partitions. Its id is
+    /// `name@version`, such as `fines@2`; that of a partition `fines@2/0`.
     ///
     /// # Errors
     /// [`UnknownSubscription`](EventStoreError::UnknownSubscription) when there is no such subscription.
@@ -150,10 +150,13 @@ impl EventStore {
         let mut conn = self.link().await?;
         let horizon = super::glance(&mut conn).await?.horizon;
         let row: Option<(i64, Option<f64>)> = sqlx::query_as(
-            "select es_count_after(s.categories, s.last_transaction_id, s.last_position, $2::xid8),
-                    (select extract(epoch from clock_timestamp() - e.created_at)::float8
-                     from es_read_after(s.categories, s.last_transaction_id, s.last_position, 1, $2::xid8) e)
-             from es_subscriptions s where s.subscription_id = $1",
+            "select sum(case when s.partitions = 1 and s.floors is null
+                             then es_count_after(s.categories, s.last_transaction_id, s.last_position, $2::xid8)
+                             else es_count_own_after(s.subscription_id, '0', $2::xid8) end)::bigint,
+                    max((select extract(epoch from clock_timestamp() - e.created_at)::float8
+                         from es_next_own(s.subscription_id, $2::xid8) e))
+             from es_subscriptions s where $1 in (s.projection_id, s.subscription_id)
+             having count(*) > 0",
         )
         .bind(subscription_id)
         .bind(horizon.transaction_id().to_string())

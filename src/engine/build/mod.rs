@@ -29,6 +29,9 @@ pub(crate) enum BuildError {
     /// A stored definition is not readable by this program.
     #[error("the stored definition of {0} is not readable by this foldd")]
     UnreadableDefinition(String, #[source] serde_json::Error),
+    /// The streams of a split projection would go to other partitions than before.
+    #[error("{0} was split into partitions on a server that hashes stream ids otherwise")]
+    OtherHash(String),
     /// The handler is Rust, and this program has none of that name.
     #[error("{0} has a Rust handler, and this program does not have it")]
     NoHandler(String),
@@ -52,6 +55,13 @@ impl BuildError {
             Self::UnreadableDefinition(..) => {
                 ("run the foldd version that wrote it, or a newer one".to_owned(), None, None)
             }
+            Self::OtherHash(_) => (
+                "its partitions stand at different places that mean nothing here: build it anew, or go back to a server of \
+                 that version"
+                    .to_owned(),
+                None,
+                None,
+            ),
             Self::NoHandler(_) => ("run the binary that registers the handler".to_owned(), None, None),
             Self::Database(error) => {
                 let unknown = "see whether PostgreSQL is up and what this role may do";
@@ -63,6 +73,7 @@ impl BuildError {
             Self::Statement { message, .. } => message.clone(),
             Self::SchemaTaken(_)
             | Self::UnreadableDefinition(..)
+            | Self::OtherHash(_)
             | Self::NoHandler(_)
             | Self::Database(_) => crate::error::chain(self),
         };
@@ -105,7 +116,9 @@ pub(crate) async fn prepare(conn: &mut Link<'_>, wanted: &Projection) -> Result<
     };
     let body = body(&mut tx, wanted, &current, store_schema).await?;
     let partitions = wanted.settings.partitions.unwrap_or(1);
-    let parts = projections::split(&mut tx, &current.projection_id, partitions).await?;
+    let parts = projections::split(&mut tx, &current.projection_id, partitions)
+        .await?
+        .ok_or_else(|| BuildError::OtherHash(current.projection_id.clone()))?;
     tx.commit().await?;
     let ready = |part: Part| Ready {
         name: wanted.name.clone(),

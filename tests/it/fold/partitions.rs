@@ -79,6 +79,26 @@ async fn any_number_of_partitions_gives_the_same_read_model_and_may_change_at_an
 }
 
 #[tokio::test]
+async fn on_a_server_that_hashes_otherwise_a_split_projection_halts() {
+    let world = World::new().await;
+    world.projection("single", &file(TABLES, ON));
+    world.configure("[projections.single]\npartitions = 2");
+    world.seed("order", 100).await;
+    let daemon = world.daemon();
+    is_exact(&world, "single").await;
+    let lag = world.store().projection_lag("single@1").await.expect("it is known");
+    assert_eq!(lag.events, 0);
+    daemon.stop().await;
+    world.execute("update es_subscriptions set hash_probe = hash_probe + 1").await;
+    let daemon = world.daemon();
+    daemon.says("hashes stream ids otherwise").await;
+    world.seed("order", 100).await;
+    daemon.says("daemon started").await;
+    assert_eq!(world.value("select count(*) from single.seen").await, "100");
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn a_bad_event_quarantines_its_stream_whatever_the_partitions_become() {
     let world = World::new().await;
     let tables = "create table mended (is_mended boolean);
