@@ -10,6 +10,7 @@ create table es_replicas (
     process_id   integer     not null,
     version      text        not null,
     draining     boolean     not null default false,
+    hosts        text[],
     started_at   timestamptz not null default clock_timestamp(),
     heartbeat_at timestamptz not null default clock_timestamp(),
     lease_until  timestamptz not null,
@@ -18,6 +19,8 @@ create table es_replicas (
 
 comment on column es_replicas.lease_until is
     'Everything this replica holds is its own until then, by this server''s clock. One row renews all leases.';
+
+comment on column es_replicas.hosts is 'Which subscriptions it can run; null until it has prepared them.';
 
 alter table es_subscriptions add constraint es_subscriptions_holder_fkey
     foreign key (holder) references es_replicas (replica_id);

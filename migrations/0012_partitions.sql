@@ -187,6 +187,11 @@ begin
     delete from es_phases ph
     where split_part(ph.subscription_id, '/', 1) = es_repartition.projection_id
       and not exists (select from es_subscriptions s where s.subscription_id = ph.subscription_id);
+    -- Running daemons follow this log: their subscriptions are others now.
+    perform pg_advisory_xact_lock(hashtextextended('foldd operator log', 0));
+    insert into es_operator_log (verb, subscription_id, who, before, after)
+    values ('split', es_repartition.projection_id, 'foldd', jsonb_build_object('partitions', split.partitions),
+            jsonb_build_object('partitions', es_repartition.wanted));
     return true;
 end
 $$;

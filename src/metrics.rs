@@ -84,6 +84,8 @@ declare_metrics! {
         "When the checkpoint last moved, or nothing was left to do: Unix time by the database's clock.";
     Gauge CONNECTIONS = "foldd_connections", Some(Unit::Count),
         "Open database connections, by what they are for.";
+    Gauge SUBSCRIPTIONS_WITHOUT_HOLDER = "foldd_subscriptions_without_holder", Some(Unit::Count),
+        "Subscriptions of live and building projections that no running replica has held for longer than it should take.";
     Gauge BUILD_INFO = "foldd_build_info", None,
         "Always 1; the version of foldd is its label.";
     Counter EVENTS_APPLIED_TOTAL = "foldd_events_applied_total", Some(Unit::Count),
@@ -203,6 +205,7 @@ pub(crate) struct StoreMetrics {
     head_position: Gauge,
     horizon_age: Gauge,
     horizon_tier: Gauge,
+    without_holder: Gauge,
     polls: Counter,
 }
 
@@ -213,6 +216,7 @@ impl StoreMetrics {
             head_position: unset(HEAD_POSITION, vec![]),
             horizon_age: unset(HORIZON_AGE_SECONDS, vec![]),
             horizon_tier: unset(HORIZON_TIER, vec![]),
+            without_holder: unset(SUBSCRIPTIONS_WITHOUT_HOLDER, vec![]),
             polls: metrics::counter!(POLLS_TOTAL),
         }
     }
@@ -221,6 +225,11 @@ impl StoreMetrics {
     pub(crate) fn polled(&self, head_position: i64) {
         self.polls.increment(1);
         self.head_position.set(head_position as f64);
+    }
+
+    /// How many subscriptions nobody holds who should.
+    pub(crate) fn without_holder(&self, subscriptions: usize) {
+        self.without_holder.set(subscriptions as f64);
     }
 
     /// Which tier is in force, for how long events have been withheld, and by how many of each cause; name all causes, most

@@ -50,5 +50,9 @@ fn what(entry: &Entry) -> String {
         let events = word(&entry.after, name)?;
         Some(if events == "1" { "1 event".to_owned() } else { format!("{events} events") })
     };
-    step("phase").or_else(|| count("retried")).or_else(|| count("discarded")).unwrap_or_default()
+    step("phase")
+        .or_else(|| step("partitions"))
+        .or_else(|| count("retried"))
+        .or_else(|| count("discarded"))
+        .unwrap_or_default()
 }

@@ -8,7 +8,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::args::Status as Args;
 use super::{Failure, connect_to_look, print, print_json};
 use crate::config::Loaded;
+use crate::ledger::holders::{self, WithoutHolder};
 use crate::ledger::status::{self, LagSource, ProjectionStatus, Status};
+use crate::store::Link;
 
 /// How often `--watch` looks.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -20,7 +22,7 @@ pub(crate) async fn run(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
     }
     let mut conn = connect_to_look(loaded).await?;
     let status = status::read(&mut conn, LagSource::Counted, None).await?;
-    if args.json { print_json(&status) } else { print(&render(&status)) }
+    if args.json { print_json(&status) } else { print(&render(&status, &lost(&mut conn, &status).await?)) }
 }
 
 /// Repaints until interrupted. A database that goes away is said and looked for again.
@@ -31,10 +33,10 @@ async fn watch(loaded: &Loaded) -> Result<(), Failure> {
             conn = connect_to_look(loaded).await.map_err(|failure| paint(failure.report().1)).ok();
         }
         if let Some(open) = &mut conn {
-            match status::read(open, LagSource::Counted, None).await {
-                Ok(status) => paint(&render(&status)),
-                Err(error) => {
-                    paint(&crate::error::chain(&error));
+            match look(open).await {
+                Ok(text) => paint(&text),
+                Err(failure) => {
+                    paint(failure.report().1);
                     conn = None;
                 }
             }
@@ -46,6 +48,16 @@ async fn watch(loaded: &Loaded) -> Result<(), Failure> {
     }
 }
 
+async fn look(conn: &mut Link<'_>) -> Result<String, Failure> {
+    let status = status::read(conn, LagSource::Counted, None).await?;
+    Ok(render(&status, &lost(conn, &status).await?))
+}
+
+/// Whom nobody holds although daemons run.
+async fn lost(conn: &mut Link<'_>, status: &Status) -> Result<Vec<WithoutHolder>, Failure> {
+    if status.replicas.is_empty() { Ok(Vec::new()) } else { Ok(holders::without_holder(conn, None).await?) }
+}
+
 /// Clears a terminal first; elsewhere the pictures follow each other.
 fn paint(text: &str) {
     let mut out = std::io::stdout().lock();
@@ -54,7 +66,8 @@ fn paint(text: &str) {
     let _ = writeln!(out, "{home}{}\n", super::harmless(text)).and_then(|()| out.flush());
 }
 
-fn render(status: &Status) -> String {
+/// `without_holder` are those that should have one; while no daemon runs at all, the last line says it for everybody.
+fn render(status: &Status, without_holder: &[WithoutHolder]) -> String {
     let store = &status.store;
     let mut text = format!(
         "log: head at position {}, horizon {} (tier {}{})\n",
@@ -102,6 +115,9 @@ fn render(status: &Status) -> String {
             }
             text.push_str(&format!("  to do: {}\n", error.remedy));
         }
+    }
+    for lost in without_holder {
+        text.push_str(&format!("\n{}: nobody holds it; {}\n", lost.subscription, lost.reason()));
     }
     match status.replicas.as_slice() {
         [] => text.push_str("no daemon is running\n"),

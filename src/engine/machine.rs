@@ -1,7 +1,7 @@
 //! The life of a subscription as a pure function: what happened in, what to do next out.
 //!
 //! ```text
-//!              Taken                      ReachedHorizon
+//!     Called: take, Taken                 ReachedHorizon
 //!  ┌─ Standby ───────► CatchingUp ───────────────────────► Live ─┐
 //!  │     ▲  ▲              │  ▲ ▲ MoreToDo                   │    │ Woken: fold
 //!  │     │  └── Lost ──────┤  │ └────────────────────────────┤    └──► (stays)
@@ -15,6 +15,8 @@
 //! ```
 //!
 //! `Recalled` means that an operator did something: whoever rests, waits, halted or paused looks again at once.
+//! `Called` means that the subscription is free and this replica is to have it; `AskedBack` that another one is to have
+//! it: whoever holds it releases it and is a standby again.
 //!
 //! No clock, no connection, no await: everything here can be read and tested as a table.
 
@@ -22,7 +24,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
     /// Not held here: another replica holds it, or it has not been taken yet.
-    /// Entered at the start and when the lease is lost. A restart begins here. Left by taking the lease.
+    /// Entered at the start, and when the lease is lost or given back. A restart begins here. Left by taking the lease,
+    /// when called.
     Standby,
     /// Held, and folding a backlog.
     /// Entered by taking the lease, or when a page came back full. A restart begins at `Standby`.
@@ -86,6 +89,12 @@ pub(crate) enum Input {
     Taken,
     /// Somebody else's lease still runs.
     Occupied,
+    /// It is free, and this replica is to take it.
+    Called,
+    /// Another replica is to have it.
+    AskedBack,
+    /// The lease was given back.
+    Released,
     /// A batch committed; the page was full, so there is more.
     MoreToDo,
     /// A batch committed, or found nothing: everything up to the horizon is applied.
@@ -126,8 +135,10 @@ pub(crate) enum Action {
     Fold,
     /// Do nothing until woken.
     Wait,
-    /// Try to take the lease again a little later.
-    LookAgain,
+    /// Give the lease back.
+    Release,
+    /// Do nothing until called: growth is the holder's affair.
+    StandBy,
     /// Wait as the backoff says, then try again.
     Rest,
     /// Nothing more.
@@ -139,13 +150,34 @@ pub(crate) fn step(phase: Phase, input: Input) -> (Phase, Action) {
     match (phase, input) {
         (Phase::Draining, _) | (_, Input::Drain) => (Phase::Draining, Action::Stop),
 
-        (Phase::Standby, Input::Woken | Input::Rested) => (Phase::Standby, Action::Take),
+        // A wake says that there is work, not whose it is.
+        (Phase::Standby, Input::Woken | Input::Rested | Input::AskedBack) => {
+            (Phase::Standby, Action::StandBy)
+        }
+        (Phase::Standby, Input::Called) => (Phase::Standby, Action::Take),
         (Phase::CatchingUp | Phase::Live, Input::Woken | Input::Rested) => (phase, Action::Fold),
         (Phase::BackingOff { retake: true }, Input::Rested) => (Phase::Standby, Action::Take),
         (Phase::BackingOff { retake: false }, Input::Rested) => (Phase::CatchingUp, Action::Fold),
         // A wake does not shorten a wait: the fault that caused it has not passed.
         (Phase::BackingOff { .. }, Input::Woken)
-        | (Phase::Halted | Phase::Paused, Input::Woken | Input::Rested) => (phase, Action::Wait),
+        | (Phase::Halted | Phase::Paused, Input::Woken | Input::Rested | Input::Called) => {
+            (phase, Action::Wait)
+        }
+        // Who holds it, or takes it again anyhow, needs no call.
+        (Phase::CatchingUp | Phase::Live, Input::Called) => (phase, Action::Fold),
+        (Phase::BackingOff { .. }, Input::Called) => (phase, Action::Rest),
+
+        // What is not known to be held cannot be given back.
+        (Phase::BackingOff { retake: true }, Input::AskedBack) => (Phase::Standby, Action::StandBy),
+        (
+            Phase::CatchingUp
+            | Phase::Live
+            | Phase::BackingOff { retake: false }
+            | Phase::Halted
+            | Phase::Paused,
+            Input::AskedBack,
+        ) => (phase, Action::Release),
+        (_, Input::Released | Input::Occupied) => (Phase::Standby, Action::StandBy),
 
         (Phase::CatchingUp | Phase::Live, Input::Recalled) => (phase, Action::Fold),
         (Phase::BackingOff { retake: false }, Input::Recalled) => (Phase::CatchingUp, Action::Fold),
@@ -156,7 +188,6 @@ pub(crate) fn step(phase: Phase, input: Input) -> (Phase, Action) {
         ) => (Phase::Standby, Action::Take),
 
         (_, Input::Taken) => (Phase::CatchingUp, Action::Fold),
-        (_, Input::Occupied) => (Phase::Standby, Action::LookAgain),
         (_, Input::MoreToDo) => (Phase::CatchingUp, Action::Fold),
         (_, Input::ReachedHorizon) => (Phase::Live, Action::Wait),
 
@@ -172,11 +203,14 @@ pub(crate) fn step(phase: Phase, input: Input) -> (Phase, Action) {
 mod tests {
     use super::{Action, Directive, Input, Phase, step};
 
-    const INPUTS: [Input; 15] = [
+    const INPUTS: [Input; 18] = [
         Input::Woken,
         Input::Recalled,
         Input::Taken,
         Input::Occupied,
+        Input::Called,
+        Input::AskedBack,
+        Input::Released,
         Input::MoreToDo,
         Input::ReachedHorizon,
         Input::Failed(Directive::Retry),
@@ -232,8 +266,34 @@ mod tests {
     }
 
     #[test]
+    fn a_standby_takes_only_what_it_is_called_to() {
+        for input in [Input::Woken, Input::Rested, Input::Occupied, Input::AskedBack] {
+            assert_eq!(step(Phase::Standby, input), (Phase::Standby, Action::StandBy));
+        }
+        assert_eq!(step(Phase::Standby, Input::Called), (Phase::Standby, Action::Take));
+    }
+
+    #[test]
+    fn what_is_held_is_given_back_from_wherever_it_stands() {
+        let held = [
+            Phase::CatchingUp,
+            Phase::Live,
+            Phase::BackingOff { retake: false },
+            Phase::Halted,
+            Phase::Paused,
+        ];
+        for phase in held {
+            assert_eq!(step(phase, Input::AskedBack), (phase, Action::Release));
+            assert_eq!(step(phase, Input::Released), (Phase::Standby, Action::StandBy));
+        }
+        // A release whose answer was lost is no release: the lease is taken again, and then everything is known.
+        let (phase, _) = step(Phase::Live, Input::Failed(Directive::Retake));
+        assert_eq!(step(phase, Input::Rested), (Phase::Standby, Action::Take));
+    }
+
+    #[test]
     fn the_way_from_start_to_live() {
-        let (phase, action) = step(Phase::Standby, Input::Woken);
+        let (phase, action) = step(Phase::Standby, Input::Called);
         assert_eq!((phase, action), (Phase::Standby, Action::Take));
         let (phase, action) = step(phase, Input::Taken);
         assert_eq!((phase, action), (Phase::CatchingUp, Action::Fold));

@@ -3,9 +3,10 @@
 
 mod page;
 mod parked;
+mod summons;
 mod suspect;
+mod tenure;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,14 +22,13 @@ use super::pace::Pace;
 use super::report::Report;
 use crate::backoff::Backoff;
 use crate::cursor::Cursor;
-use crate::ledger::lease::{self, Lease, Replica};
+use crate::ledger::lease::{Lease, Replica};
 use crate::ledger::parking::Letter;
 use crate::ledger::phases::Trouble;
 use crate::metrics::{LeaseTransition, SubscriptionMetrics};
 use crate::store::Link;
+pub(crate) use summons::Summons;
 
-/// How often a subscription that somebody else holds is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How long a subscription waits whose lease this process does not trust any more.
 const DISTRUST: Duration = Duration::from_millis(100);
 /// The largest page of a Rust handler, in events: such a page is held in this process's memory, at half a
@@ -55,6 +55,8 @@ pub(crate) enum Next {
     Again,
     /// When its categories grow.
     WhenWoken,
+    /// When somebody has a reason of another kind; whatever its categories do.
+    WhenCalled,
     /// After a while.
     After(Duration),
     /// Never more.
@@ -93,8 +95,7 @@ pub(crate) struct Subscription {
     backoff: Backoff,
     scanned: i64,
     trouble: Option<Trouble>,
-    /// Set when an operator did something that concerns it.
-    recalled: Arc<AtomicBool>,
+    summons: Arc<Summons>,
     report: Arc<Mutex<Report>>,
     metrics: Arc<SubscriptionMetrics>,
 }
@@ -147,7 +148,7 @@ impl Subscription {
             backoff: Backoff::default(),
             scanned: 0,
             trouble: None,
-            recalled: Arc::default(),
+            summons: Arc::default(),
             report: Arc::new(Mutex::new(report)),
             metrics,
         }
@@ -173,9 +174,9 @@ impl Subscription {
         Arc::clone(&self.report)
     }
 
-    /// Set it to have the next turn look at what an operator did.
-    pub(crate) fn recalled(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.recalled)
+    /// Where others say what its next turn is about.
+    pub(crate) fn summons(&self) -> Arc<Summons> {
+        Arc::clone(&self.summons)
     }
 
     /// Its metrics' handles.
@@ -200,21 +201,15 @@ impl Subscription {
         terms: &Terms,
         trusted_until: Instant,
     ) -> Turn {
-        let due = if self.recalled.swap(false, Ordering::Relaxed) {
-            self.parked.retry_due = true;
-            Input::Recalled
-        } else if matches!(self.phase, Phase::BackingOff { .. }) {
-            Input::Rested
-        } else {
-            Input::Woken
-        };
+        let due = self.due();
         let turn = match self.enter(due) {
             Action::Fold if Instant::now() >= trusted_until => {
                 Turn { next: Next::After(DISTRUST), spoilt: false }
             }
             Action::Take => self.take(conn, terms).await,
+            Action::Release => self.release(conn).await,
             Action::Fold => self.fold(conn, view, terms).await,
-            other @ (Action::Wait | Action::LookAgain | Action::Rest | Action::Stop) => {
+            other @ (Action::Wait | Action::StandBy | Action::Rest | Action::Stop) => {
                 Turn { next: self.next(other), spoilt: false }
             }
         };
@@ -224,27 +219,6 @@ impl Subscription {
         }
         self.publish();
         turn
-    }
-
-    async fn take(&mut self, conn: &mut Link<'_>, terms: &Terms) -> Turn {
-        let taken =
-            within(terms.batch_timeout, lease::take(conn, &self.program.subscription_id, &terms.replica))
-                .await;
-        match taken {
-            Ok(Some(lease)) => {
-                tracing::info!(subscription = self.id(), fence_token = lease.fence_token, cursor = %lease.cursor, "lease taken");
-                self.metrics.lease(LeaseTransition::Taken);
-                (self.lease, self.backlog, self.trouble, self.got_on) = (Some(lease), None, None, false);
-                self.parked = Parked { retry_due: true, ..Parked::default() };
-                self.suspect(&lease);
-                self.after(Input::Taken)
-            }
-            Ok(None) => {
-                self.lease = None;
-                self.after(Input::Occupied)
-            }
-            Err(fault) => self.failed(&fault),
-        }
     }
 
     fn failed(&mut self, fault: &Fault) -> Turn {
@@ -322,9 +296,9 @@ impl Subscription {
 
     fn next(&mut self, action: Action) -> Next {
         match action {
-            Action::Take | Action::Fold => Next::Again,
+            Action::Take | Action::Fold | Action::Release => Next::Again,
             Action::Wait => Next::WhenWoken,
-            Action::LookAgain => Next::After(LOOK_AGAIN),
+            Action::StandBy => Next::WhenCalled,
             Action::Rest => Next::After(self.backoff.next()),
             Action::Stop => Next::Never,
         }

@@ -33,29 +33,51 @@ pub(crate) struct Lease {
     pub(crate) crashes: i32,
 }
 
-/// Registers the replica or renews its lease, which renews everything it holds.
+/// Registers the replica, with what it can run: nothing yet while `hosts` is `None`. Renews its lease as well.
 ///
 /// Also forgets replicas that ended without a word more than a minute ago and hold nothing any more.
-pub(crate) async fn heartbeat(conn: &mut Link<'_>, replica: &Replica, draining: bool) -> sqlx::Result<()> {
+pub(crate) async fn register(
+    conn: &mut Link<'_>,
+    replica: &Replica,
+    hosts: Option<&[String]>,
+) -> sqlx::Result<()> {
     sqlx::query(
         "with forgotten as (
              delete from es_replicas r
              where r.lease_until < clock_timestamp() - interval '1 minute' and r.replica_id <> $1
                and not exists (select from es_subscriptions s where s.holder = r.replica_id))
-         insert into es_replicas as r (replica_id, host, process_id, version, draining, lease_until)
+         insert into es_replicas as r (replica_id, host, process_id, version, hosts, lease_until)
          values ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6))
          on conflict (replica_id) do update
-         set heartbeat_at = clock_timestamp(), draining = excluded.draining, lease_until = excluded.lease_until",
+         set heartbeat_at = clock_timestamp(), hosts = excluded.hosts, lease_until = excluded.lease_until",
     )
     .bind(replica.id)
     .bind(&replica.host)
     .bind(i32::try_from(std::process::id()).unwrap_or_default())
     .bind(env!("CARGO_PKG_VERSION"))
-    .bind(draining)
+    .bind(hosts)
     .bind(replica.lease.as_secs_f64())
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Renews the replica's lease, which renews everything it holds. `false` when others have forgotten it.
+///
+/// `hosts` is not written: PostgreSQL leaves a long value where it is when the row's other columns change.
+pub(crate) async fn heartbeat(conn: &mut Link<'_>, replica: &Replica, draining: bool) -> sqlx::Result<bool> {
+    let renewed = sqlx::query(
+        "update es_replicas
+         set heartbeat_at = clock_timestamp(), draining = $2,
+             lease_until = clock_timestamp() + make_interval(secs => $3)
+         where replica_id = $1",
+    )
+    .bind(replica.id)
+    .bind(draining)
+    .bind(replica.lease.as_secs_f64())
+    .execute(conn)
+    .await?;
+    Ok(renewed.rows_affected() == 1)
 }
 
 /// Takes a subscription that is free, whose holder's lease has ended, or that this replica holds already. `None` while
@@ -146,14 +168,39 @@ pub(crate) async fn clear_suspicion(
     Ok(())
 }
 
+/// Gives one subscription back: whoever is to have it takes it at once. Nothing happens where the lease is lost already.
+pub(crate) async fn release(conn: &mut Link<'_>, subscription_id: &str, lease: &Lease) -> sqlx::Result<()> {
+    sqlx::query(
+        "update es_subscriptions set holder = null, attempted_position = null
+         where subscription_id = $1 and fence_token = $2",
+    )
+    .bind(subscription_id)
+    .bind(lease.fence_token)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Gives back everything but what is still in hand, and says that this replica is leaving, at one stroke: nobody who sees
+/// the one without the other would leave the free ones to it.
+pub(crate) async fn leave(conn: &mut Link<'_>, replica: &Replica, in_hand: &[String]) -> sqlx::Result<u64> {
+    let given = sqlx::query(
+        "with leaving as (update es_replicas set draining = true where replica_id = $1)
+         update es_subscriptions set holder = null, attempted_position = null
+         where holder = $1 and subscription_id <> all ($2)",
+    )
+    .bind(replica.id)
+    .bind(in_hand)
+    .execute(conn)
+    .await?;
+    Ok(given.rows_affected())
+}
+
 /// Gives everything back and signs off: the next replica takes over at once.
 ///
 /// Two statements, subscriptions first: their rows refer to the replica's.
 pub(crate) async fn release_all(conn: &mut Link<'_>, replica: &Replica) -> sqlx::Result<()> {
-    sqlx::query("update es_subscriptions set holder = null, attempted_position = null where holder = $1")
-        .bind(replica.id)
-        .execute(&mut *conn)
-        .await?;
+    leave(&mut *conn, replica, &[]).await?;
     sqlx::query("delete from es_replicas where replica_id = $1").bind(replica.id).execute(conn).await?;
     Ok(())
 }

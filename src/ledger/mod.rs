@@ -12,6 +12,7 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod dead_letters;
+pub(crate) mod holders;
 pub(crate) mod lease;
 pub(crate) mod parking;
 pub(crate) mod phases;

@@ -111,12 +111,12 @@ pub(crate) struct Part {
     pub(crate) is_split: bool,
 }
 
-/// Splits a projection into so many partitions, and returns them in order; `None`, and nothing is done, when this server
-/// hashes stream ids otherwise than the one where it was split before.
+/// Splits a projection into so many partitions, or leaves it as it is split, and returns them in order; `None`, and nothing
+/// is done, when this server hashes stream ids otherwise than the one where it was split before.
 pub(crate) async fn split(
     conn: &mut Link<'_>,
     projection_id: &str,
-    partitions: u16,
+    partitions: Option<u16>,
 ) -> sqlx::Result<Option<Vec<Part>>> {
     let moved: bool = sqlx::query_scalar(
         "select exists (select from es_subscriptions s
@@ -129,13 +129,15 @@ pub(crate) async fn split(
     if moved {
         return Ok(None);
     }
-    let changed: bool = sqlx::query_scalar("select es_repartition($1, $2)")
-        .bind(projection_id)
-        .bind(i32::from(partitions))
-        .fetch_one(&mut *conn)
-        .await?;
-    if changed {
-        tracing::info!(projection = projection_id, partitions, "split anew");
+    if let Some(partitions) = partitions {
+        let changed: bool = sqlx::query_scalar("select es_repartition($1, $2)")
+            .bind(projection_id)
+            .bind(i32::from(partitions))
+            .fetch_one(&mut *conn)
+            .await?;
+        if changed {
+            tracing::info!(projection = projection_id, partitions, "split anew");
+        }
     }
     let parts: Vec<(String, i32, bool)> = sqlx::query_as(
         "select subscription_id, partition, partitions > 1 or floors is not null

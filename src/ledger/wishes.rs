@@ -334,14 +334,29 @@ pub(crate) async fn last(conn: &mut Link<'_>) -> sqlx::Result<i64> {
     sqlx::query_scalar("select coalesce(max(entry_id), 0) from es_operator_log").fetch_one(conn).await
 }
 
-/// What was done after an entry: each one's id, and the subscription that it concerns, in order.
-pub(crate) async fn since(conn: &mut Link<'_>, entry_id: i64) -> sqlx::Result<Vec<(i64, String)>> {
-    sqlx::query_as(
-        "select entry_id, subscription_id from es_operator_log where entry_id > $1 order by entry_id",
+/// The verb of an entry that no operator wrote: a daemon was started with another number of partitions.
+pub(crate) const SPLIT: &str = "split";
+
+/// Something that was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Deed {
+    /// The id of its entry.
+    pub(crate) revision: i64,
+    pub(crate) verb: String,
+    /// `fines@2`.
+    pub(crate) projection: String,
+}
+
+/// What was done after an entry, in order.
+pub(crate) async fn since(conn: &mut Link<'_>, entry_id: i64) -> sqlx::Result<Vec<Deed>> {
+    let rows: Vec<(i64, String, String)> = sqlx::query_as(
+        "select entry_id, verb, subscription_id from es_operator_log where entry_id > $1 order by entry_id",
     )
     .bind(entry_id)
     .fetch_all(conn)
-    .await
+    .await?;
+    let deed = |(revision, verb, projection)| Deed { revision, verb, projection };
+    Ok(rows.into_iter().map(deed).collect())
 }
 
 /// The newest entries, about one projection (`fines`, all its versions) or version (`fines@2`), or about all.

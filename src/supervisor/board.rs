@@ -82,6 +82,12 @@ impl Board {
         });
     }
 
+    /// Forgets everything: what runs is prepared anew.
+    pub(crate) fn clear(&self) {
+        self.lines().clear();
+        *self.sight.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// How many subscriptions there are.
     pub(crate) fn len(&self) -> usize {
         self.lines().len()

@@ -5,17 +5,17 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
 use super::board::Unprepared;
-use super::errands::Errands;
+use super::errands::{Errands, Rounds};
 use super::roster::Roster;
 use crate::backoff::Backoff;
 use crate::engine::backlog::View;
-use crate::engine::build::{BuildError, Ready, prepare};
+use crate::engine::build::{BuildError, Ready, Split, prepare};
 use crate::error::{EventStoreError, chain, with_remedy};
 use crate::ledger::status::{LagSource, Status};
 use crate::ledger::{dead_letters, lease, phases, status, wishes};
@@ -50,11 +50,12 @@ pub(crate) struct Opened {
 pub(crate) async fn open(
     daemon: &Daemon,
     projections: &[Projection],
+    split: Split,
 ) -> Result<Opened, super::SupervisorError> {
     let mut backoff = Backoff::default();
     loop {
         let error = match daemon.connector.connect("clerk", daemon.limits()).await {
-            Ok(mut conn) => match prepare_all(&mut conn, daemon, projections).await {
+            Ok(mut conn) => match prepare_all(&mut conn, daemon, projections, split).await {
                 Ok((ready, unprepared, last_entry)) => {
                     return Ok(Opened { conn, ready, unprepared, last_entry });
                 }
@@ -74,12 +75,15 @@ async fn prepare_all(
     conn: &mut Link<'_>,
     daemon: &Daemon,
     projections: &[Projection],
+    split: Split,
 ) -> store::Result<(Vec<Ready>, Vec<Unprepared>, i64)> {
     store::settle(conn).await?;
-    beat(conn, daemon, false).await?;
+    // From before the first is prepared: what somebody does meanwhile is followed, and what this process does is known.
+    let last_entry = wishes::last(conn).await?;
+    beat(conn, daemon).await?;
     let (mut ready, mut unprepared) = (Vec::new(), Vec::new());
     for projection in projections {
-        match prepare(conn, projection).await {
+        match prepare(conn, projection, split).await {
             Ok(prepared) => {
                 if let Some(notice) = prepared.first().and_then(|ready| ready.notice.as_ref()) {
                     tracing::warn!(
@@ -107,21 +111,29 @@ async fn prepare_all(
                 unprepared.push(Unprepared { projection_id, trouble });
             }
         }
-        beat(conn, daemon, false).await?;
+        beat(conn, daemon).await?;
     }
     let known: Vec<&str> = unprepared.iter().map(|line| line.projection_id.as_str()).collect();
     phases::forget_others(conn, &known).await?;
-    let last_entry = wishes::last(conn).await?;
+    let hosts: Vec<String> =
+        ready.iter().map(|ready: &Ready| ready.program.subscription_id.clone()).collect();
+    daemon.set_hosts(&hosts);
+    lease::register(conn, &daemon.terms.replica, Some(&hosts)).await?;
     Ok((ready, unprepared, last_entry))
 }
 
 /// Renews the lease when a third of it has passed. Trust is counted from before the question was sent.
-async fn beat(conn: &mut Link<'_>, daemon: &Daemon, draining: bool) -> sqlx::Result<()> {
-    if !draining && daemon.renewed_within(daemon.terms.replica.lease / 3) {
+///
+/// Watcher and clerk both do so, each on its own connection: a statement that keeps one of them costs no lease.
+pub(crate) async fn beat(conn: &mut Link<'_>, daemon: &Daemon) -> sqlx::Result<()> {
+    if daemon.renewed_within(daemon.terms.replica.lease / 3) {
         return Ok(());
     }
     let asked = Instant::now();
-    lease::heartbeat(conn, &daemon.terms.replica, draining).await?;
+    if !lease::heartbeat(conn, &daemon.terms.replica, daemon.is_draining()).await? {
+        // Forgotten meanwhile, or never entered. What it held is free, and the fence keeps the batches apart.
+        lease::register(conn, &daemon.terms.replica, daemon.hosts().as_deref()).await?;
+    }
     daemon.trust_from(asked);
     Ok(())
 }
@@ -137,8 +149,8 @@ pub(crate) struct Desk {
     pub(crate) status: watch::Sender<Option<(Instant, Arc<Status>)>>,
     /// Cancelled when the workers are done: the last thing is to sign off.
     pub(crate) close: CancellationToken,
-    /// Cancelled when draining begins.
-    pub(crate) drain: CancellationToken,
+    /// Told when a projection that runs here was split anew.
+    pub(crate) changed: Arc<Notify>,
     /// Told when going on would lose events: the daemon ends.
     pub(crate) alarm: mpsc::Sender<EventStoreError>,
 }
@@ -184,6 +196,7 @@ async fn session(desk: &Desk, conn: &mut Link<'_>, backoff: &mut Backoff) -> Str
     }
     let mut named = HashSet::new();
     let mut examined: Option<Instant> = None;
+    let mut rounds = Rounds::default();
     loop {
         let interval = last.elapsed();
         last = Instant::now();
@@ -200,19 +213,42 @@ async fn session(desk: &Desk, conn: &mut Link<'_>, backoff: &mut Backoff) -> Str
             Err(_) => return "no answer before the deadline".to_owned(),
         }
         let next = Instant::now() + EDITION.min(desk.daemon.terms.replica.lease / 4);
-        while Instant::now() < next {
-            tokio::time::sleep(ERRAND.min(next - Instant::now())).await;
-            match tokio::time::timeout(DEADLINE, desk.errands.run(conn, &desk.roster)).await {
+        loop {
+            match tokio::time::timeout(DEADLINE, errand(desk, conn, &mut rounds)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return chain(&error),
                 Err(_) => return "no answer before the deadline".to_owned(),
             }
+            if Instant::now() >= next {
+                break;
+            }
+            tokio::time::sleep(ERRAND.min(next - Instant::now())).await;
         }
     }
 }
 
-/// Forgets what was discarded long ago. Asks whether the stamps still fit the cluster, and sounds the alarm if not; notes how far the log was read, once the
-/// watcher knows.
+/// What cannot wait for the next edition: the lease, what operators did, what is free or another's to have.
+async fn errand(desk: &Desk, conn: &mut Link<'_>, rounds: &mut Rounds) -> sqlx::Result<()> {
+    let daemon = &desk.daemon;
+    beat(conn, daemon).await?;
+    if let Some(in_hand) = daemon.take_leave() {
+        let given = lease::leave(conn, &daemon.terms.replica, &in_hand).await?;
+        tracing::info!(leases = given, in_hand = in_hand.len(), "leases given back");
+    }
+    if daemon.is_draining() {
+        return Ok(());
+    }
+    let lease = daemon.terms.replica.lease;
+    let looked = desk.errands.run(conn, &desk.roster, rounds, lease).await?;
+    desk.metrics.without_holder(looked.without_holder);
+    if looked.was_split {
+        desk.changed.notify_one();
+    }
+    Ok(())
+}
+
+/// Forgets what was discarded long ago. Asks whether the stamps still fit the cluster, and sounds the alarm if not;
+/// notes how far the log was read, once the watcher knows.
 async fn examine(desk: &Desk, conn: &mut Link<'_>) -> store::Result<bool> {
     let forgotten = dead_letters::forget_discarded(conn, desk.daemon.dead_letter_retention).await?;
     if forgotten > 0 {
@@ -238,7 +274,6 @@ async fn edition(
     named: &mut HashSet<(Option<i32>, Option<String>)>,
 ) -> store::Result<()> {
     let daemon = &desk.daemon;
-    beat(conn, daemon, desk.drain.is_cancelled()).await?;
     let sight = daemon.board.sight();
     let withheld = match &sight {
         Some(sight) if sight.stalled => store::withheld(conn, &sight.horizon).await?,

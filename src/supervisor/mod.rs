@@ -18,6 +18,7 @@ mod clerk;
 pub(crate) mod connector;
 mod errands;
 mod roster;
+mod spread;
 mod stall;
 mod watcher;
 mod workers;
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::engine::build::Split;
 use crate::engine::run::{Subscription, Terms};
 use crate::error::EventStoreError;
 use crate::ledger::status::Status;
@@ -109,6 +111,10 @@ pub(crate) struct Daemon {
     renewed: Mutex<Option<Instant>>,
     readiness: watch::Sender<Readiness>,
     wanted: Arc<Notify>,
+    /// What this process can run, once it is prepared.
+    hosts: Mutex<Option<Vec<String>>>,
+    /// Set when the process begins to leave: what is still in hand, the rest is given back at once.
+    leave: Mutex<Option<Vec<String>>>,
     /// Open connections by role.
     open: [AtomicUsize; 3],
 }
@@ -137,6 +143,8 @@ impl Supervisor {
             renewed: Mutex::new(None),
             readiness,
             wanted: Arc::clone(&wanted),
+            hosts: Mutex::default(),
+            leave: Mutex::default(),
             open: Default::default(),
         });
         let published = Published { readiness: readiness_seen, status: status_seen, wanted };
@@ -159,11 +167,31 @@ impl Supervisor {
         projections: &[Projection],
         cancel: CancellationToken,
     ) -> Result<(), SupervisorError> {
-        let opened = cancel.run_until_cancelled(clerk::open(&self.daemon, projections)).await;
-        let Some(opened) = opened else { return Ok(()) };
+        let mut split = Split::AsConfigured;
+        loop {
+            match self.live(projections, split, &cancel).await? {
+                Ended::Cancelled => return Ok(()),
+                Ended::Changed => {
+                    tracing::info!("a projection was split anew: taking everything up again");
+                    split = Split::AsFound;
+                    self.daemon.begin_anew();
+                }
+            }
+        }
+    }
+
+    /// From the preparation of every projection to the end of the last batch.
+    async fn live(
+        &self,
+        projections: &[Projection],
+        split: Split,
+        cancel: &CancellationToken,
+    ) -> Result<Ended, SupervisorError> {
+        let daemon = &self.daemon;
+        let opened = cancel.run_until_cancelled(clerk::open(daemon, projections, split)).await;
+        let Some(opened) = opened else { return Ok(Ended::Cancelled) };
         let clerk::Opened { conn, ready, unprepared, last_entry } = opened?;
 
-        let daemon = self.daemon;
         let mut interests = Interests::default();
         let subscriptions: Vec<_> =
             ready.into_iter().map(|ready| Subscription::new(ready, &daemon.terms)).collect();
@@ -177,50 +205,55 @@ impl Supervisor {
             workers = self.workers,
             "daemon started"
         );
-        let errands = Errands::new(&subscriptions, last_entry);
+        let ids: Vec<String> =
+            subscriptions.iter().map(|subscription| subscription.id().to_owned()).collect();
+        let errands = Errands::new(daemon.terms.replica.id, &subscriptions, last_entry);
         let roster = Arc::new(Roster::new(subscriptions));
         let (views, views_seen) = watch::channel(None);
         let (books, workers) = (TaskTracker::new(), TaskTracker::new());
         let close = CancellationToken::new();
-        books.spawn(watcher::watch(
-            Arc::clone(&daemon),
-            Arc::clone(&roster),
-            interests,
-            views,
-            close.clone(),
-        ));
+        books.spawn(watcher::watch(Arc::clone(daemon), Arc::clone(&roster), interests, views, close.clone()));
         let drain = cancel.child_token();
         let (alarm, mut alarms) = mpsc::channel(1);
+        let changed = Arc::new(Notify::new());
         let desk = clerk::Desk {
-            daemon: Arc::clone(&daemon),
+            daemon: Arc::clone(daemon),
             unprepared,
             errands,
             roster: Arc::clone(&roster),
             metrics: StoreMetrics::new(),
             views: views_seen.clone(),
-            status: self.status,
+            status: self.status.clone(),
             close: close.clone(),
-            drain: drain.clone(),
+            changed: Arc::clone(&changed),
             alarm,
         };
         books.spawn(clerk::keep(desk, conn));
         let mut hands = Vec::new();
         for _ in 0..self.workers {
             let work =
-                workers::work(Arc::clone(&daemon), Arc::clone(&roster), views_seen.clone(), drain.clone());
+                workers::work(Arc::clone(daemon), Arc::clone(&roster), views_seen.clone(), drain.clone());
             hands.push(workers.spawn(work).abort_handle());
         }
         workers.close();
         books.close();
 
-        let alarmed = tokio::select! {
-            () = cancel.cancelled() => None,
-            error = alarms.recv() => error,
+        let ended = tokio::select! {
+            () = cancel.cancelled() => Ok(Ended::Cancelled),
+            () = changed.notified() => Ok(Ended::Changed),
+            error = alarms.recv() => error.map_or(Ok(Ended::Cancelled), |error| Err(error.into())),
         };
-        drain.cancel();
+        let leaves = !matches!(ended, Ok(Ended::Changed));
         tracing::info!("draining");
-        daemon.readiness(|readiness| readiness.draining = true);
-        roster.drain(Subscription::drain);
+        if leaves {
+            // Not ready before the first lease goes.
+            daemon.readiness(|readiness| readiness.draining = true);
+        }
+        drain.cancel();
+        let in_hand = roster.drain(Subscription::drain);
+        if leaves {
+            daemon.leave(in_hand.into_iter().filter_map(|index| ids.get(index).cloned()).collect());
+        }
         if tokio::time::timeout(self.drain_timeout, workers.wait()).await.is_err() {
             tracing::warn!(after = ?self.drain_timeout, "batches still in hand are cut off and roll back");
             hands.iter().for_each(tokio::task::AbortHandle::abort);
@@ -228,8 +261,17 @@ impl Supervisor {
         }
         close.cancel();
         books.wait().await;
-        alarmed.map_or(Ok(()), |error| Err(error.into()))
+        ended
     }
+}
+
+/// How a life of the daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The process is to end.
+    Cancelled,
+    /// What it runs is not what it prepared any more.
+    Changed,
 }
 
 impl Daemon {
@@ -266,6 +308,34 @@ impl Daemon {
 
     fn closed(&self, role: ConnectionRole) {
         metrics::connections(role, self.open[role as usize].fetch_sub(1, Ordering::Relaxed) - 1);
+    }
+
+    fn hosts(&self) -> Option<Vec<String>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_hosts(&self, hosts: &[String]) {
+        *self.hosts.lock().unwrap_or_else(PoisonError::into_inner) = Some(hosts.to_vec());
+    }
+
+    fn is_draining(&self) -> bool {
+        self.readiness.borrow().draining
+    }
+
+    /// Has everything given back at once that is not in hand.
+    fn leave(&self, in_hand: Vec<String>) {
+        *self.leave.lock().unwrap_or_else(PoisonError::into_inner) = Some(in_hand);
+    }
+
+    fn take_leave(&self) -> Option<Vec<String>> {
+        self.leave.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Forgets what one life of the daemon left. Its lease ended with the last sign-off.
+    fn begin_anew(&self) {
+        self.board.clear();
+        *self.hosts.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn readiness(&self, change: impl FnOnce(&mut Readiness)) {

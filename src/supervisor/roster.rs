@@ -40,6 +40,8 @@ enum State {
     Queued,
     /// Waits for its time.
     Resting(Instant),
+    /// Waits for a recall; a wake-up is not for it.
+    Aside,
     /// Has its turn.
     Running,
     /// Has its turn, and was woken meanwhile.
@@ -89,7 +91,8 @@ impl<S> Roster<S> {
             Next::Again => State::Queued,
             Next::WhenWoken if woken => State::Queued,
             Next::WhenWoken => State::Idle,
-            Next::After(_) if recalled => State::Queued,
+            Next::After(_) | Next::WhenCalled if recalled => State::Queued,
+            Next::WhenCalled => State::Aside,
             Next::After(wait) => State::Resting(Instant::now() + wait),
             Next::Never => State::Done,
         };
@@ -97,7 +100,12 @@ impl<S> Roster<S> {
         match state {
             State::Queued => inner.ready.push_back(index),
             State::Resting(due) => inner.resting.push(Reverse((due, index))),
-            State::Idle | State::Running | State::RunningWoken | State::RunningRecalled | State::Done => {}
+            State::Idle
+            | State::Aside
+            | State::Running
+            | State::RunningWoken
+            | State::RunningRecalled
+            | State::Done => {}
         }
         drop(inner);
         self.changed.notify_one();
@@ -116,6 +124,7 @@ impl<S> Roster<S> {
                 State::Running => inner.seats[index].state = State::RunningWoken,
                 State::Queued
                 | State::Resting(_)
+                | State::Aside
                 | State::RunningWoken
                 | State::RunningRecalled
                 | State::Done => {}
@@ -127,11 +136,11 @@ impl<S> Roster<S> {
         }
     }
 
-    /// Gives a subscription a turn as soon as the others had theirs, also one that rests.
+    /// Gives a subscription a turn as soon as the others had theirs, also one that rests or stands aside.
     pub(crate) fn recall(&self, index: usize) {
         let mut inner = self.lock();
         match inner.seats[index].state {
-            State::Idle | State::Resting(_) => inner.queue(index),
+            State::Idle | State::Aside | State::Resting(_) => inner.queue(index),
             State::Running | State::RunningWoken => inner.seats[index].state = State::RunningRecalled,
             State::Queued | State::RunningRecalled | State::Done => return,
         }
@@ -139,17 +148,22 @@ impl<S> Roster<S> {
         self.changed.notify_one();
     }
 
-    /// Puts everybody who is not having a turn to rest for ever, and tells them.
-    pub(crate) fn drain(&self, tell: impl Fn(&mut S)) {
+    /// Puts everybody who is not having a turn to rest for ever, and tells them. Returns who is having one.
+    pub(crate) fn drain(&self, tell: impl Fn(&mut S)) -> Vec<usize> {
         let mut inner = self.lock();
         inner.ready.clear();
         inner.resting.clear();
-        for seat in &mut inner.seats {
-            if let Some(subscription) = &mut seat.subscription {
-                tell(subscription);
-                seat.state = State::Done;
+        let mut in_hand = Vec::new();
+        for (index, seat) in inner.seats.iter_mut().enumerate() {
+            match &mut seat.subscription {
+                Some(subscription) => {
+                    tell(subscription);
+                    seat.state = State::Done;
+                }
+                None => in_hand.push(index),
             }
         }
+        in_hand
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<S>> {
@@ -276,7 +290,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_recall_during_a_turn_gives_another_one_whatever_the_turn_wants() {
-        for next in [Next::Again, Next::WhenWoken, Next::After(Duration::from_secs(3600))] {
+        for next in [Next::Again, Next::WhenWoken, Next::WhenCalled, Next::After(Duration::from_secs(3600))] {
             let roster = Roster::new(vec!["recalled"]);
             let (index, recalled) = roster.next().await;
             roster.wake([index]);
@@ -286,6 +300,16 @@ mod tests {
             assert_eq!(turn(&roster, Next::WhenWoken).await, "recalled");
             assert!(tokio::time::timeout(Duration::from_millis(1), roster.next()).await.is_err());
         }
+    }
+
+    #[tokio::test]
+    async fn who_stands_aside_has_no_turn_when_woken_and_one_when_recalled() {
+        let roster = Roster::new(vec!["aside"]);
+        turn(&roster, Next::WhenCalled).await;
+        roster.wake([0]);
+        assert!(tokio::time::timeout(Duration::from_millis(1), roster.next()).await.is_err());
+        roster.recall(0);
+        assert_eq!(turn(&roster, Next::WhenCalled).await, "aside");
     }
 
     #[tokio::test]

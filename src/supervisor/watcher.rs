@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
 use super::board::Sight;
+use super::clerk;
 use super::roster::Roster;
 use super::stall::Stall;
 use crate::backoff::Backoff;
@@ -112,6 +113,11 @@ impl Session<'_> {
                     Err(error) => return error,
                 }
                 tier_checked = Some(Instant::now());
+            }
+            match tokio::time::timeout(LOOK_DEADLINE, clerk::beat(conn, self.daemon)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return crate::error::chain(&error),
+                Err(_) => return "no answer before the deadline".to_owned(),
             }
             let previous = self.views.borrow().as_ref().map(|view| view.horizon.clone());
             let seen = match in_time(self.look(conn, previous.as_ref(), &mut stall)).await {

@@ -81,6 +81,15 @@ impl BuildError {
     }
 }
 
+/// What a process does about the number of partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Split {
+    /// Brings it about.
+    AsConfigured,
+    /// Takes it as it is.
+    AsFound,
+}
+
 /// A projection that can be folded.
 #[derive(Debug)]
 pub(crate) struct Ready {
@@ -101,7 +110,14 @@ pub(crate) struct Ready {
 ///
 /// One transaction under a lock of the projection's name: several replicas may start at once. A live version whose
 /// definition changed goes on as it was, from the stored definition, with a notice; one that was never live is built anew.
-pub(crate) async fn prepare(conn: &mut Link<'_>, wanted: &Projection) -> Result<Vec<Ready>, BuildError> {
+///
+/// `split` is what this process does about the number of partitions: bring about its own at its start, and follow the
+/// database's whenever another one did so later. So the last one that starts decides, and nobody is left behind.
+pub(crate) async fn prepare(
+    conn: &mut Link<'_>,
+    wanted: &Projection,
+    split: Split,
+) -> Result<Vec<Ready>, BuildError> {
     let mut tx = conn.begin().await?;
     projections::lock(&mut tx, &wanted.name).await?;
     let known = projections::all(&mut tx, Some(&wanted.name)).await?;
@@ -115,7 +131,7 @@ pub(crate) async fn prepare(conn: &mut Link<'_>, wanted: &Projection) -> Result<
         Choice::Run(current, notice) => (current, notice),
     };
     let body = body(&mut tx, wanted, &current, store_schema).await?;
-    let partitions = wanted.settings.partitions.unwrap_or(1);
+    let partitions = (split == Split::AsConfigured).then(|| wanted.settings.partitions.unwrap_or(1));
     let parts = projections::split(&mut tx, &current.projection_id, partitions)
         .await?
         .ok_or_else(|| BuildError::OtherHash(current.projection_id.clone()))?;
