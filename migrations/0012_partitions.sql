@@ -121,6 +121,29 @@ begin atomic
     where s.subscription_id = es_shown_phase.subscription_id;
 end;
 
+-- A subscription has reached the horizon for the first time. When all partitions have, their version is live; says
+-- whether it became so.
+create function es_go_live(subscription_id text) returns boolean
+language plpgsql volatile
+set search_path from current
+as $$
+#variable_conflict use_column
+declare
+    whole text;
+begin
+    update es_subscriptions s set is_built = true
+    where s.subscription_id = es_go_live.subscription_id returning s.projection_id into whole;
+    -- Of two that arrive at once the second one waits here, and sees the first.
+    perform 1 from es_projections p where p.projection_id = whole for update;
+    update es_projections p set role = 'live', live_at = now()
+    where p.projection_id = whole and p.role = 'building'
+      and (select bool_and(s.is_built) from es_subscriptions s where s.projection_id = whole);
+    return found;
+end
+$$;
+
+comment on function es_go_live(text) is 'Notes that a subscription is built; with the last partition its version is live.';
+
 -- Splits a projection anew. Does nothing when it is split so already.
 create function es_repartition(projection_id text, wanted integer) returns boolean
 language plpgsql volatile

@@ -152,32 +152,5 @@ pub(crate) async fn split(
 
 /// A first build has reached the horizon; when all its partitions have, it is the live version. Says whether it is.
 pub(crate) async fn go_live(conn: &mut Link<'_>, subscription_id: &str) -> sqlx::Result<bool> {
-    let mut unit = conn.begin().await?;
-    // The rows of all partitions, in order: of two that arrive at once the second one sees the first.
-    sqlx::query(
-        "select from es_subscriptions
-         where projection_id = (select projection_id from es_subscriptions where subscription_id = $1)
-         order by subscription_id for no key update",
-    )
-    .bind(subscription_id)
-    .execute(&mut unit)
-    .await?;
-    sqlx::query("update es_subscriptions set is_built = true where subscription_id = $1")
-        .bind(subscription_id)
-        .execute(&mut unit)
-        .await?;
-    let live: bool = sqlx::query_scalar(
-        "with live as (
-             update es_projections p set role = 'live', live_at = now()
-             where p.role = 'building'
-               and p.projection_id = (select projection_id from es_subscriptions where subscription_id = $1)
-               and (select bool_and(is_built) from es_subscriptions s where s.projection_id = p.projection_id)
-             returning 1)
-         select exists (select from live)",
-    )
-    .bind(subscription_id)
-    .fetch_one(&mut unit)
-    .await?;
-    unit.commit().await?;
-    Ok(live)
+    sqlx::query_scalar("select es_go_live($1)").bind(subscription_id).fetch_one(conn).await
 }
