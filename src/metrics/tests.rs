@@ -9,6 +9,7 @@ use super::{
 fn record_all() {
     let store = StoreMetrics::new();
     store.polled(561_470);
+    store.without_holder(1);
     store.horizon(1, 1.5, [("appender", 0), ("other_database", 1)]);
     connections(ConnectionRole::Worker, 4);
     let fines = SubscriptionMetrics::new("fines", 1, 0);

@@ -92,7 +92,12 @@ impl Errands {
                 was_split |= *parts != holders::parts(conn, &entry.projection).await?;
             }
             for id in concerned.into_iter().flatten() {
-                tracing::info!(subscription = id, revision = entry.revision, verb = entry.verb, "followed");
+                tracing::info!(
+                    subscription = id,
+                    revision = entry.revision,
+                    verb = entry.verb,
+                    "an operator did something"
+                );
                 self.summon(roster, id, Summons::recall);
             }
             self.seen.store(entry.revision, Ordering::Relaxed);
