@@ -9,6 +9,7 @@ mod http;
 mod kill;
 mod outages;
 mod signals;
+mod spread;
 mod startup;
 mod takeover;
 mod verbs;
