@@ -4,12 +4,15 @@
 //! fails, hangs or halts holds up no other. PostgreSQL may go away and come back at any moment.
 //!
 //! **How.** The `watcher` looks at the log once per tick for everybody and wakes who is concerned. The `roster` is a fair
-//! queue; the `workers` take turns from it, one batch a turn. The `clerk` renews the lease of this replica, publishes
-//! the `board` once a second, and runs `errands` for operators. Each has an outer loop that reconnects with backoff and an inner session that ends at the
-//! first error.
+//! queue; the `workers` take turns from it, one batch a turn. The `clerk` publishes the `board` once a second and
+//! runs the `errands`: what operators did, and which leases to take and to give back, as the plan of `spread` says. Watcher
+//! and clerk both renew the lease, each on its own connection, so that no slow statement of one of them costs it. Each has
+//! an outer loop that reconnects with backoff and an inner session that ends at the first error.
 //!
-//! **Draining.** The token is cancelled; no new turn begins; batches in hand commit or, past the deadline, are cut off and
-//! roll back; leases are released; everybody ends.
+//! **Draining.** Not ready any more; the token is cancelled; no new turn begins; what is not in hand is given back at once;
+//! batches in hand commit or, past the deadline, are cut off and roll back; the last leases are released; everybody ends.
+//! When a projection was split anew by another process, a life of the daemon ends the same way, and the next one begins with
+//! what the database has now.
 //!
 //! **What it never does.** Nobody but this folder spawns a task. No wake-up carries data; polling is underneath.
 
