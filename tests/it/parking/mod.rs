@@ -67,19 +67,20 @@ async fn applied(world: &World, name: &str) -> Vec<String> {
 
 /// The open dead letters of a projection: `order-1/2 failed 22012 1`, the last being the number of attempts.
 async fn letters(world: &World, name: &str) -> Vec<String> {
+    // One statement: letters and their count are of the same moment.
     let text = world
         .value(&format!(
-            "select string_agg(stream_id || '/' || stream_version || ' ' || reason
-                               || coalesce(' ' || (error->>'sqlstate'), '') || ' ' || attempts, '|'
-                               order by stream_id, stream_version)
-             from es_dead_letters where subscription_id = '{name}@1' and discarded_at is null"
+            "select coalesce((select sum(dead_letters) from es_subscriptions where projection_id = '{name}@1'), 0) || '|' ||
+                    coalesce((select string_agg(stream_id || '/' || stream_version || ' ' || reason
+                                                || coalesce(' ' || (error->>'sqlstate'), '') || ' ' || attempts, '|'
+                                                order by stream_id, stream_version)
+                              from es_dead_letters where projection_id = '{name}@1' and discarded_at is null), '')"
         ))
         .await;
-    let letters: Vec<String> = text.split('|').filter(|line| !line.is_empty()).map(str::to_owned).collect();
-    let counted = world
-        .value(&format!("select sum(dead_letters) from es_subscriptions where subscription_id = '{name}@1'"))
-        .await;
-    assert!(counted.is_empty() || counted == letters.len().to_string(), "{counted} are counted: {letters:?}");
+    let mut parts = text.split('|').filter(|part| !part.is_empty()).map(str::to_owned);
+    let counted = parts.next().expect("it is counted");
+    let letters: Vec<String> = parts.collect();
+    assert_eq!(counted, letters.len().to_string(), "the count is right: {letters:?}");
     letters
 }
 
