@@ -145,3 +145,28 @@ async fn a_bad_event_quarantines_its_stream_whatever_the_partitions_become() {
     is_exact(&world, "single").await;
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn a_handler_in_rust_is_split_likewise() {
+    let world = World::new().await;
+    for number in 0..400 {
+        let account = format!("account-{}", number % 23);
+        world.append(&account, "Deposited", "{\"type\": \"Deposited\", \"cents\": 7}").await;
+    }
+    let program = crate::examples::example("own_daemon");
+    let balances = "select sum(cents) || ' ' || count(*) from balances.balance";
+    for (partitions, more) in [(3, 0), (2, 100), (1, 50)] {
+        world.configure(&format!(
+            "[daemon]\nmax_page_events = 60\n[projections.balances]\npartitions = {partitions}"
+        ));
+        let daemon = world.daemon_of(world.command_of(&program, &["run"]));
+        for number in 0..more {
+            let account = format!("account-{}", number % 23);
+            world.append(&account, "Deposited", "{\"type\": \"Deposited\", \"cents\": 7}").await;
+        }
+        world.caught_up("balances").await;
+        let events: i64 = world.value("select count(*) from es_events").await.parse().expect("a number");
+        assert_eq!(world.value(balances).await, format!("{} 23", events * 7), "{partitions} partitions");
+        assert_eq!(daemon.stop().await.code(), Some(0));
+    }
+}
