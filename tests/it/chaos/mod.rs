@@ -7,15 +7,15 @@
 //! **How.** `schedule` turns a seed into a plan of faults. `stage` has the players: a PostgreSQL of its own,
 //! real daemons, and a `proxy` before each of them that can be deaf, slow, cut, or cut in the very moment
 //! between a commit and its answer. `appenders` write by every door there is and keep exact accounts of what
-//! they were told. `projections` are eight read models, each touchy about something else. `oracle` goes
+//! they were told. `projections` are nine read models, each touchy about something else. `oracle` goes
 //! around all of it and computes everything anew from the log.
 //!
 //! **What repeats and what does not.** A seed gives the same faults at the same moments, and to each appender
 //! the same appends in the same order; what meets what is up to the machine. `FOLDD_TEST_SEED` replays a
 //! plan, `FOLDD_CHAOS_SECONDS` says how long one is, and `make chaos` sets both.
 //!
-//! **What is not in it yet.** Partitions that change, and replicas that share subscriptions evenly: there are
-//! none. A roll of configuration is a restart under other settings.
+//! **A roll** of configuration is a restart under other settings: workers, pages, polling, and the number of
+//! partitions of `parted`, so that old and new configuration run side by side and split it in turns.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -147,6 +147,11 @@ async fn tell(stage: &Stage, accounts: &Accounts, session: &mut PgConnection, lo
                  (select count(*) from es_streams), (select count(*) from oracle.journal))";
     let events: String =
         sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut *session).await.expect("it answers");
+    let splits: i64 = sqlx::query_scalar("select count(*) from es_operator_log where verb = 'split'")
+        .fetch_one(&mut *session)
+        .await
+        .expect("it answers");
+    println!("{splits} times split into another number of partitions");
     let slowest = stage.slowest_end.load(Ordering::SeqCst);
     println!(
         "{lost} answers to commits lost, {terminated} sessions terminated; SIGTERM took {slowest} ms at most"

@@ -1,4 +1,4 @@
-//! What is folded: eight read models of one log, each of which a mistake of another kind would show in.
+//! What is folded: nine read models of one log, each of which a mistake of another kind would show in.
 //!
 //! | projection | shows |
 //! |---|---|
@@ -7,14 +7,18 @@
 //! | `whole` | order over the category, likewise |
 //! | `sums` | set-based folding of a page: numbers and sums by stream and type |
 //! | `counter` | every event of every category, one by one, on one row |
+//! | `parted` | streams that change partitions again and again: each daemon is configured for another number |
 //! | `slow` | batches that take their time, and are hit in the middle |
 //! | `failing` | a projection that halts for good, beside others that must not care |
 //! | `balances` | a Rust handler (`examples/own_daemon.rs`): its transaction is several statements and a COMMIT |
 
 use crate::world::World;
 
+/// The one whose number of partitions changes with every configuration.
+pub(super) const PARTED: &str = "parted";
+
 /// By name: what goes into the front matter, the tables, the handlers.
-const FILES: [(&str, &str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str, &str); 8] = [
     (
         "audit",
         "categories = [\"account\"]",
@@ -57,6 +61,14 @@ const FILES: [(&str, &str, &str, &str); 7] = [
         "create table counter (only_row int primary key, n bigint not null);",
         "-- @on Deposited\n-- @on Withdrawn\n-- @on Cursed
          insert into counter values (1, 1) on conflict (only_row) do update set n = counter.n + 1;",
+    ),
+    (
+        PARTED,
+        "categories = [\"account\"]",
+        "create table seen (nth bigint generated always as identity, event_id uuid not null, stream text not null,
+                            version bigint not null);",
+        "-- @on Deposited\n-- @on Withdrawn\n-- @on Cursed
+         insert into seen (event_id, stream, version) values (event.event_id, event.stream_id, event.stream_version);",
     ),
     (
         "slow",

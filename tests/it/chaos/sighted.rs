@@ -10,7 +10,7 @@ use crate::examples::example;
 use crate::world::World;
 
 /// What is done to a world in which all is well, and a word of what the oracle must say about it.
-const HARMS: [(&str, &str); 21] = [
+const HARMS: [(&str, &str); 25] = [
     ("delete from audit.seen where nth = (select min(nth) from audit.seen)", "1 lost"),
     ("delete from audit.seen where nth = (select max(nth) from audit.seen)", "1 lost"),
     (
@@ -43,6 +43,12 @@ const HARMS: [(&str, &str); 21] = [
     ("update whole.chain set hash = md5(hash)", "another chain over the category"),
     ("update sums.sum set n = n + 1, cents = cents + 5 where stream = 'account-1'", "other sums"),
     ("update counter.counter set n = n + 1", "-1 miscounted by counter"),
+    ("delete from parted.seen where nth = (select min(nth) from parted.seen)", "1 lost by parted"),
+    ("insert into parted.seen (event_id, stream, version) select event_id, stream, version from parted.seen limit 1",
+     "1 doubled by parted"),
+    ("insert into parted.seen (event_id, stream, version) values (gen_random_uuid(), 'account-1', 1)",
+     "1 made up by parted"),
+    ("update parted.seen set version = version + 1 where nth = 3", "reordered along a stream by parted"),
     ("update slow.counter set n = n - 1", "1 miscounted by slow"),
     ("update balances.balance set cents = cents + 1 where account = 'account-1'", "1 other balances"),
     ("update failing.counter set n = n + 1", "miscounted by failing"),
@@ -76,7 +82,7 @@ const HARMS: [(&str, &str); 21] = [
          update es_subscriptions set last_position = last_position + 1 where subscription_id = 'audit@1'",
         "1 checkpoints that somebody moved who did not hold them",
     ),
-    ("delete from es_subscriptions where subscription_id = 'audit@1'", "subscriptions ["),
+    ("delete from es_subscriptions where subscription_id = 'audit@1'", "whole projections ["),
 ];
 
 /// A log that is folded completely, and whom its events belong to.

@@ -24,12 +24,14 @@ pub(super) const LINKS: usize = DAEMONS + 1;
 
 pub(super) const CONFIGURATIONS: usize = SETTINGS.len();
 
+const PARTITIONS: &str = "FOLDD__PROJECTIONS__PARTED__PARTITIONS";
+
 /// What a daemon is started with, beside what all have in common.
 const SETTINGS: [&[(&str, &str)]; 4] = [
     &[("FOLDD__DAEMON__WORKERS", "2")],
-    &[("FOLDD__DAEMON__WORKERS", "4"), ("FOLDD__DAEMON__MAX_PAGE_EVENTS", "20")],
-    &[("FOLDD__DAEMON__WORKERS", "1"), ("FOLDD__DAEMON__POLL_INTERVAL", "200ms")],
-    &[("FOLDD__DAEMON__WORKERS", "3"), ("FOLDD__DAEMON__LIVE_BATCH", "50ms")],
+    &[("FOLDD__DAEMON__WORKERS", "4"), ("FOLDD__DAEMON__MAX_PAGE_EVENTS", "20"), (PARTITIONS, "3")],
+    &[("FOLDD__DAEMON__WORKERS", "1"), ("FOLDD__DAEMON__POLL_INTERVAL", "200ms"), (PARTITIONS, "2")],
+    &[("FOLDD__DAEMON__WORKERS", "3"), ("FOLDD__DAEMON__LIVE_BATCH", "50ms"), (PARTITIONS, "4")],
 ];
 
 /// How many sessions each of them keeps: its workers, the watcher and the clerk.
