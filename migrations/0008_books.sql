@@ -86,10 +86,28 @@ create table es_projections (
     definition      jsonb       not null,
     created_at      timestamptz not null default now(),
     live_at         timestamptz,
+    built_at        timestamptz,
+    built_xid       xid8,
+    cutover         text        not null default 'automatic',
+    keep_previous   interval    not null default '24 hours',
+    keep_until      timestamptz,
+    withdrawn       boolean     not null default false,
+    wish            text,
+    wish_revision   bigint,
+    waiting_for     text,
     constraint es_projections_pkey primary key (projection_name, version, generation),
-    constraint es_projections_role_check check (role in ('live', 'building', 'previous')),
+    constraint es_projections_role_check check (role in ('live', 'building', 'previous', 'retired')),
+    constraint es_projections_cutover_check check (cutover in ('automatic', 'manual')),
+    constraint es_projections_wish_check check (wish in ('rebuild', 'cutover', 'rollback', 'cancel', 'retire')),
     constraint es_projections_kind_check check (kind in ('sql', 'rust'))
 );
+
+comment on column es_projections.built_xid is
+    'The transaction that ended the first load; a snapshot that is not newer may see an empty or partial table.';
+comment on column es_projections.keep_until is 'When a previous version is retired.';
+comment on column es_projections.withdrawn is 'An operator took it back by cancel or rollback; it is not built again unasked.';
+comment on column es_projections.wish is 'What an operator wants done with it; 0013_versions.sql says how.';
+comment on column es_projections.waiting_for is 'What its cut-over, or its retirement, waits for.';
 
 create unique index es_projections_projection_id_key on es_projections (projection_id);
 create unique index es_projections_live_key on es_projections (projection_name) where role = 'live';
@@ -103,6 +121,7 @@ create table es_phases (
     events_per_second double precision not null default 0,
     lag_events        bigint      not null default 0,
     lag_seconds       double precision not null default 0,
+    arriving_per_second double precision not null default 0,
     changed_at        timestamptz not null default clock_timestamp(),
     constraint es_phases_pkey primary key (subscription_id)
 ) with (fillfactor = 50);
@@ -114,18 +133,21 @@ alter table es_subscriptions
     add column partitions         integer not null default 1,
     add column floors             jsonb,
     add column is_built           boolean not null default false,
+    add column applied_events     bigint  not null default 0,
     add column paused             boolean not null default false,
     add column dead_letters       bigint  not null default 0,
     add column unclean_takeovers  integer not null default 0,
     add column holder_incarnation uuid,
     add column attempted_position bigint,
     add column crashed_position   bigint,
-    add column crashes            integer not null default 0;
+    add column crashes            integer not null default 0,
+    add column accused            uuid;
 
 comment on column es_subscriptions.partitions is 'Into how many its projection is split; 0012_partitions.sql says how.';
 comment on column es_subscriptions.floors is
     'Where the partitions of an earlier split stood; null once the checkpoint is past all of them.';
 comment on column es_subscriptions.is_built is 'It has reached the horizon once; when all partitions have, the version is live.';
+comment on column es_subscriptions.applied_events is 'How many of its own events it has gone past, in all.';
 comment on column es_subscriptions.paused is 'An operator wants it to stand still; es_enter refuses every batch.';
 comment on column es_subscriptions.dead_letters is 'How many of its events are parked: open rows of es_dead_letters.';
 comment on column es_subscriptions.unclean_takeovers is
@@ -135,6 +157,9 @@ comment on column es_subscriptions.attempted_position is
     'The event that the holder is trying alone, because holders before it died; committed before the try.';
 comment on column es_subscriptions.crashed_position is 'The event that a holder fell silent at while it tried it alone.';
 comment on column es_subscriptions.crashes is 'How many holders in a row fell silent at that very event.';
+
+comment on column es_subscriptions.accused is
+    'The last of those holders. Should it turn out to be alive, it was cut off, and takes its part of the blame back.';
 
 create index es_subscriptions_projection_idx on es_subscriptions (projection_id);
 

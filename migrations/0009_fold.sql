@@ -69,7 +69,7 @@ return pg_sequence_last_value(pg_get_serial_sequence('es_events', 'global_positi
 -- whose answer was lost; the old cursor alone would trust a holder that was replaced.
 create function es_advance(
     subscription_id text, fence_token bigint, old_transaction_id xid8, old_position bigint,
-    new_transaction_id xid8, new_position bigint, applied_position bigint) returns void
+    new_transaction_id xid8, new_position bigint, applied_position bigint, own bigint) returns void
 language plpgsql volatile
 set search_path from current
 as $$
@@ -81,6 +81,7 @@ begin
     set last_transaction_id = es_advance.new_transaction_id,
         last_position = es_advance.new_position,
         applied_position = greatest(s.applied_position, es_advance.applied_position),
+        applied_events = s.applied_events + es_advance.own,
         drawn_position = es_drawn_position(),
         -- While events are tried one by one, one that went well says nothing of the next.
         unclean_takeovers = case when s.attempted_position is null then 0 else s.unclean_takeovers end,
@@ -108,7 +109,7 @@ begin
 end
 $$;
 
-comment on function es_advance(text, bigint, xid8, bigint, xid8, bigint, bigint) is
+comment on function es_advance(text, bigint, xid8, bigint, xid8, bigint, bigint, bigint) is
     'Moves a checkpoint by compare-and-set on fence token and old cursor; raises FD001 or FD002, else it has moved.';
 
 -- The relation `batch` of set-based handlers. The bounds come from settings of the transaction, which the
@@ -172,3 +173,20 @@ create type foldd.es_outcome as (
     own             bigint,
     quarantined     boolean
 );
+
+-- An entry of the operators' log. Whoever has seen one has seen all before it.
+create function foldd.es_note(verb text, subscription_id text, who text, why text, before jsonb, after jsonb) returns bigint
+language plpgsql volatile
+set search_path from current
+as $$
+#variable_conflict use_column
+declare
+    entry bigint;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('foldd operator log', 0));
+    insert into es_operator_log (verb, subscription_id, who, why, before, after)
+    values (es_note.verb, es_note.subscription_id, es_note.who, es_note.why, es_note.before, es_note.after)
+    returning entry_id into entry;
+    return entry;
+end
+$$;

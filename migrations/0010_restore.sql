@@ -113,7 +113,8 @@ create function es_settle() returns void
 language sql volatile
 set search_path from current
 begin atomic
-    update es_projections p set schema_oid = n.oid
+    update es_projections p
+    set schema_oid = n.oid, built_xid = case when p.built_xid is not null then pg_current_xact_id() end
     from pg_namespace n
     where n.nspname = p.schema_name and n.oid <> p.schema_oid
       and exists (select from es_meta m, es_where_we_are() w where m.system_identifier <> w.system_identifier);

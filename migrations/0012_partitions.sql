@@ -66,10 +66,15 @@ declare
     own es_subscriptions;
 begin
     select * into own from es_subscriptions s where s.subscription_id = es_count_own_after.subscription_id;
+    -- One bound, or the scan begins at the checkpoint and walks the whole backlog to find what is new.
+    if own.last_transaction_id < es_count_own_after.since then
+        own.last_transaction_id := es_count_own_after.since;
+        own.last_position := 0;
+    end if;
     return (select count(*) from es_events e
             where (own.categories is null or e.stream_category = any (own.categories))
               and (e.transaction_id, e.global_position) > (own.last_transaction_id, own.last_position)
-              and e.transaction_id >= es_count_own_after.since and e.transaction_id < es_count_own_after.horizon
+              and e.transaction_id < es_count_own_after.horizon
               and (own.partitions = 1 or es_partition(e.stream_id, own.partitions) = own.partition)
               and (own.floors is null
                    or es_is_past_floors(own.floors, e.stream_id, e.transaction_id, e.global_position)));
@@ -121,28 +126,36 @@ begin atomic
     where s.subscription_id = es_shown_phase.subscription_id;
 end;
 
--- A subscription has reached the horizon for the first time. When all partitions have, their version is live; says
--- whether it became so.
-create function es_go_live(subscription_id text) returns boolean
+-- A subscription has reached the horizon for the first time. When all partitions have, their version is built; it is
+-- live then, unless another one is, whose place it takes by a cut-over (0013_versions.sql). Says what became of it.
+create function es_go_live(subscription_id text) returns text
 language plpgsql volatile
 set search_path from current
 as $$
 #variable_conflict use_column
 declare
     whole text;
+    role_now text;
 begin
     update es_subscriptions s set is_built = true
     where s.subscription_id = es_go_live.subscription_id returning s.projection_id into whole;
     -- Of two that arrive at once the second one waits here, and sees the first.
     perform 1 from es_projections p where p.projection_id = whole for update;
-    update es_projections p set role = 'live', live_at = now()
-    where p.projection_id = whole and p.role = 'building'
-      and (select bool_and(s.is_built) from es_subscriptions s where s.projection_id = whole);
-    return found;
+    update es_projections p
+    set built_at = now(), built_xid = pg_current_xact_id(), waiting_for = null,
+        role = case when exists (select from es_projections o where o.projection_name = p.projection_name
+                                                                and o.role = 'live') then p.role else 'live' end,
+        live_at = case when exists (select from es_projections o where o.projection_name = p.projection_name
+                                                                   and o.role = 'live') then null else now() end
+    where p.projection_id = whole and p.role = 'building' and p.built_xid is null
+      and (select bool_and(s.is_built) from es_subscriptions s where s.projection_id = whole)
+    returning p.role into role_now;
+    return case role_now when 'building' then 'built' else role_now end;
 end
 $$;
 
-comment on function es_go_live(text) is 'Notes that a subscription is built; with the last partition its version is live.';
+comment on function es_go_live(text) is
+    'Notes that a subscription is built; with the last partition its version is `live`, or `built` beside a live one.';
 
 -- Splits a projection anew. Does nothing when it is split so already.
 create function es_repartition(projection_id text, wanted integer) returns boolean
@@ -158,7 +171,8 @@ begin
     order by s.subscription_id for update;
     -- A statement of its own: its snapshot is newer than the locks.
     select count(*) as rows, min(s.partitions) as partitions, min(s.subscription_id) as one, max(s.fence_token) as fence,
-           bool_or(s.paused) as paused, min(s.drawn_position) as drawn, max(s.applied_position) as applied,
+           bool_or(s.paused) as paused, bool_and(s.is_built) as is_built, sum(s.applied_events) as applied_events,
+           min(s.drawn_position) as drawn, max(s.applied_position) as applied,
            jsonb_build_array(jsonb_build_object(
                'partitions', min(s.partitions),
                'cursors', jsonb_agg(jsonb_build_array(s.last_transaction_id::text, s.last_position)
@@ -178,15 +192,16 @@ begin
     -- The rows of the new split, beside those of the old one: dead letters refer to both for a moment.
     insert into es_subscriptions as s (
         subscription_id, last_transaction_id, last_position, categories, applied_position, drawn_position,
-        fence_token, paused, partition, partitions, floors)
+        fence_token, paused, partition, partitions, floors, is_built, applied_events)
     select es_partition_id(es_repartition.projection_id, p, es_repartition.wanted), start.stamp, start.position,
            start.categories, split.applied, split.drawn, split.fence + 1, split.paused, p, es_repartition.wanted,
-           split.floors
+           split.floors, split.is_built, case when p = 0 then split.applied_events else 0 end
     from generate_series(0, es_repartition.wanted - 1) p
     on conflict (subscription_id) do update
     set last_transaction_id = excluded.last_transaction_id, last_position = excluded.last_position,
         drawn_position = excluded.drawn_position, fence_token = excluded.fence_token, holder = null,
-        paused = excluded.paused, partition = excluded.partition, partitions = excluded.partitions,
+        paused = excluded.paused, is_built = excluded.is_built, applied_events = excluded.applied_events,
+        partition = excluded.partition, partitions = excluded.partitions,
         floors = excluded.floors, unclean_takeovers = 0, attempted_position = null, crashed_position = null, crashes = 0;
     update es_dead_letters d
     set subscription_id = es_partition_id(
@@ -211,10 +226,9 @@ begin
     where split_part(ph.subscription_id, '/', 1) = es_repartition.projection_id
       and not exists (select from es_subscriptions s where s.subscription_id = ph.subscription_id);
     -- Running daemons follow this log: their subscriptions are others now.
-    perform pg_advisory_xact_lock(hashtextextended('foldd operator log', 0));
-    insert into es_operator_log (verb, subscription_id, who, before, after)
-    values ('split', es_repartition.projection_id, 'foldd', jsonb_build_object('partitions', split.partitions),
-            jsonb_build_object('partitions', es_repartition.wanted));
+    perform foldd.es_note('split', es_repartition.projection_id, 'foldd', null,
+                          jsonb_build_object('partitions', split.partitions),
+                          jsonb_build_object('partitions', es_repartition.wanted));
     return true;
 end
 $$;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 /// The first wait.
 const FIRST: Duration = Duration::from_millis(50);
-/// No wait is longer.
-const CAP: Duration = Duration::from_secs(10);
+/// No wait is longer. A connection and what runs on it both wait, one after the other, and half a minute after an outage
+/// everything is to be as it was.
+const CAP: Duration = Duration::from_secs(5);
 
 /// Counts tries and says how long to wait before the next one.
 ///

@@ -81,6 +81,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use ledger::versions::Verb as Wish;
+
 pub use aggregate::{Aggregate, AggregateRoot, Snapshot};
 pub use cursor::{Cursor, CursorParseError};
 #[doc(inline)]
@@ -169,6 +171,12 @@ async fn carry_out(
         Verb::Status(args) => cli::status::run(&args, &loaded).await,
         Verb::Lag(args) => cli::lag::run(&args, &loaded).await,
         Verb::Wait(args) => cli::wait::run(&args, &loaded).await,
+        Verb::Plan(args) => cli::plan::run(&args, &loaded, registry).await,
+        Verb::Rebuild(args) => cli::versions::run(Wish::Rebuild, &args.name, &args.deed, &loaded).await,
+        Verb::Cutover(args) => cli::versions::run(Wish::Cutover, &args.name, &args.deed, &loaded).await,
+        Verb::Rollback(args) => cli::versions::run(Wish::Rollback, &args.name, &args.deed, &loaded).await,
+        Verb::Cancel(args) => cli::versions::run(Wish::Cancel, &args.name, &args.deed, &loaded).await,
+        Verb::Retire(args) => cli::versions::run(Wish::Retire, &args.name, &args.deed, &loaded).await,
         Verb::Pause(args) => cli::pause::run(&args, &loaded).await,
         Verb::Resume(args) => cli::resume::run(&args, &loaded).await,
         Verb::DeadLetters(args) => cli::dead_letters::run(&args, &loaded).await,

@@ -10,6 +10,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod values;
+mod versions;
 
 use std::path::PathBuf;
 
@@ -23,6 +24,7 @@ pub(crate) use operators::{
     Chosen, DeadLetters, Deed, LetterState, ListLetters, Log, Pause, Resume, SettleLetters, ShowLetter,
 };
 pub(crate) use state::{Lag, Status, Until, Version, Wait};
+pub(crate) use versions::{Cancel, Cutover, Plan, Rebuild, Retire, Rollback};
 
 /// An event store on PostgreSQL, and a daemon that keeps read models folded from it
 #[derive(Debug, Clone, Parser)]
@@ -32,7 +34,7 @@ Exit codes:
   0  done
   1  failed
   2  wrong use or configuration
-  3  condition not met (wait, check, doctor, migrate --check, lag --fail-above, --if-revision,
+  3  condition not met (wait, check, doctor, plan --check, migrate --check, lag --fail-above, --if-revision,
      or a daemon has not followed in time)
 
 The database is named by url or url_file in foldd.toml, by FOLDD__DATABASE__URL, or by DATABASE_URL;
@@ -61,6 +63,8 @@ pub(crate) enum Verb {
     Migrate(Migrate),
     /// Check projection files against a database, without changing anything
     Check(Check),
+    /// Show what would change with this configuration, and why
+    Plan(Plan),
     /// Look at the configuration
     #[command(subcommand)]
     Config(Config),
@@ -80,6 +84,16 @@ pub(crate) enum Verb {
     Pause(Pause),
     /// Let a projection that is paused or halted go on
     Resume(Resume),
+    /// Build the live version of a projection anew, beside itself
+    Rebuild(Rebuild),
+    /// Let a version that is built take the place of the live one
+    Cutover(Cutover),
+    /// Make the previous version live again
+    Rollback(Rollback),
+    /// Give up what is being built
+    Cancel(Cancel),
+    /// Drop a version that is not live, or a projection that nobody configures
+    Retire(Retire),
     /// Look after events that are parked instead of applied
     #[command(subcommand)]
     DeadLetters(DeadLetters),

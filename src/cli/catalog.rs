@@ -1,5 +1,6 @@
 //! The projections that the configuration names: files read, parsed, and joined with what overrides them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -18,19 +19,17 @@ pub(crate) fn projections(loaded: &Loaded, registry: &Registry) -> Result<Vec<Pr
     let paths = loaded.projection_paths()?;
     let (mut projections, mut faults) = read_all(paths.iter().map(AsRef::as_ref), loaded);
     let mut names: Vec<&str> = paths.iter().filter_map(|path| path.file_stem()?.to_str()).collect();
-    for rust in registry.projections() {
-        if names.contains(&rust.name()) {
-            faults.push(format!(
-                "{}: there is a Rust handler and a file of this name; rename one of them",
-                rust.name()
-            ));
+    for (name, versions) in registry.projections() {
+        if names.contains(&name) {
+            faults
+                .push(format!("{name}: there is a Rust handler and a file of this name; rename one of them"));
         }
-        match of_rust(rust, loaded) {
+        match of_rust(name, versions, loaded) {
             Ok(projection) => projections.push(projection),
             Err(mut wrong) => faults.append(&mut wrong),
         }
     }
-    names.extend(registry.projections().map(RustProjection::name));
+    names.extend(registry.projections().map(|(name, _)| name));
     faults.extend(without_handler(loaded, registry));
     if let Err(error) = loaded.check_overrides(&names) {
         faults.push(error.to_string());
@@ -38,27 +37,34 @@ pub(crate) fn projections(loaded: &Loaded, registry: &Registry) -> Result<Vec<Pr
     all_or_faults(projections, &faults)
 }
 
-/// A Rust projection as the configuration overrides it.
-fn of_rust(rust: &RustProjection, loaded: &Loaded) -> Result<Projection, Vec<String>> {
-    let name = rust.name();
+/// A Rust projection as the configuration overrides it: the version that it asks for, or the newest there is.
+fn of_rust(
+    name: &str,
+    versions: &BTreeMap<u32, RustProjection>,
+    loaded: &Loaded,
+) -> Result<Projection, Vec<String>> {
     let given = loaded.config.projections.get(name);
     let settings = given.map_or_else(Settings::default, |given| given.settings());
-    let projection = Projection::of_rust(rust, &settings, given.and_then(|given| given.tables.as_deref()))?;
-    if projection.version.unsigned_abs() != rust.version() {
+    let chosen = match settings.version {
+        Some(version) => versions.get(&version),
+        None => versions.values().next_back(),
+    };
+    let Some(rust) = chosen else {
+        let has: Vec<String> = versions.keys().map(ToString::to_string).collect();
         return Err(vec![format!(
-            "{name}: version {} is configured, this program's handler is version {}; configure that, or run the program \
-             that has the other",
-            projection.version,
-            rust.version()
+            "{name}: version {} is configured, this program's handlers are of version {}; configure one of them, or run \
+             the program that has the other",
+            settings.version.unwrap_or_default(),
+            has.join(", ")
         )]);
-    }
-    refuse_unsupported(&projection.settings).map_err(|why| vec![format!("{name}: {why}")])?;
-    Ok(projection)
+    };
+    let projection = Projection::of_rust(rust, &settings, given.and_then(|given| given.tables.as_deref()))?;
+    Ok(projection.beside(versions.values()))
 }
 
 /// Rust projections that the configuration declares and this program does not have.
 fn without_handler(loaded: &Loaded, registry: &Registry) -> Vec<String> {
-    let known = |name: &str| registry.projections().any(|rust| rust.name() == name);
+    let known = |name: &str| registry.projections().any(|(known, _)| known == name);
     let declared = loaded.config.projections.iter().filter(|(_, given)| given.handler.is_some());
     declared
         .filter(|(name, _)| !known(name))
@@ -89,7 +95,11 @@ pub(crate) fn brought_along<'f>(
     files: impl IntoIterator<Item = (&'f str, &'f str)>,
 ) -> Result<Vec<Projection>, Vec<String>> {
     let (mut projections, mut faults) = (Vec::new(), Vec::new());
-    let rust = registry.projections().map(|rust| Projection::of_rust(rust, &Settings::default(), None));
+    let rust = registry.projections().filter_map(|(_, versions)| {
+        let newest = versions.values().next_back()?;
+        let read = Projection::of_rust(newest, &Settings::default(), None);
+        Some(read.map(|projection| projection.beside(versions.values())))
+    });
     let sql =
         files.into_iter().map(|(name, text)| parse(name, &format!("{name}.sql"), text, &Settings::default()));
     for read in rust.chain(sql) {
@@ -141,16 +151,5 @@ fn read(path: &Path, loaded: &Loaded) -> Result<Projection, Vec<String>> {
 fn parse(name: &str, label: &str, text: &str, overrides: &Settings) -> Result<Projection, Vec<String>> {
     let file = ProjectionFile::parse(name, label, text)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    let projection =
-        Projection::of_file(&file, overrides).map_err(|error| vec![format!("{label}: {error}")])?;
-    refuse_unsupported(&projection.settings).map_err(|why| vec![format!("{label}: {why}")])?;
-    Ok(projection)
-}
-
-/// Settings whose machinery this release does not have: refused, since ignoring them would be a lie.
-fn refuse_unsupported(settings: &Settings) -> Result<(), String> {
-    if settings.events_per_second.is_some() {
-        return Err("events_per_second is not known in this release; leave it out".to_owned());
-    }
-    Ok(())
+    Projection::of_file(&file, overrides).map_err(|error| vec![format!("{label}: {error}")])
 }

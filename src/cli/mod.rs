@@ -21,10 +21,12 @@ pub(crate) mod lag;
 pub(crate) mod log;
 pub(crate) mod migrate;
 pub(crate) mod pause;
+pub(crate) mod plan;
 pub(crate) mod rebase;
 pub(crate) mod resume;
 pub(crate) mod status;
 pub(crate) mod version;
+pub(crate) mod versions;
 pub(crate) mod wait;
 
 use std::borrow::Cow;
@@ -34,6 +36,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use crate::config::{ConfigError, Loaded, connect_options, masked_url};
+use crate::engine::build::BuildError;
 use crate::error::{EventStoreError, chain, told, with_remedy};
 use crate::store::Link;
 
@@ -77,6 +80,14 @@ impl From<EventStoreError> for Failure {
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         Self::Failed(told(&error))
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        let trouble = error.trouble();
+        let place = trouble.place.map_or_else(String::new, |place| format!("{place}: "));
+        Self::Failed(format!("{place}{}; {}", trouble.message, trouble.remedy))
     }
 }
 

@@ -9,7 +9,7 @@ use super::args::Status as Args;
 use super::{Failure, connect_to_look, print, print_json};
 use crate::config::Loaded;
 use crate::ledger::holders::{self, WithoutHolder};
-use crate::ledger::status::{self, LagSource, ProjectionStatus, Status};
+use crate::ledger::status::{self, BuildStatus, LagSource, ProjectionStatus, Status};
 use crate::store::Link;
 
 /// How often `--watch` looks.
@@ -105,6 +105,11 @@ fn render(status: &Status, without_holder: &[WithoutHolder]) -> String {
         ));
     }
     for projection in &status.projections {
+        if let Some(build) = &projection.build {
+            text.push_str(&format!("\n{}@{}: {}\n", projection.name, projection.version, progress(build)));
+        }
+    }
+    for projection in &status.projections {
         if let Some(error) = &projection.error {
             text.push_str(&format!("\n{}@{}: {}\n", projection.name, projection.version, error.message));
             if let Some(event) = &error.event {
@@ -131,6 +136,19 @@ fn render(status: &Status, without_holder: &[WithoutHolder]) -> String {
     text.trim_end().to_owned()
 }
 
+/// How far a build is, and what it waits for.
+fn progress(build: &BuildStatus) -> String {
+    let share = if build.total > 0 { 100.0 * build.done as f64 / build.total as f64 } else { 100.0 };
+    let mut text =
+        format!("{} of {} events are built ({share:.0} %)", grouped(build.done), grouped(build.total));
+    match (&build.waiting_for, build.eta_seconds) {
+        (Some(reason), _) => text.push_str(&format!("; it waits for {reason}")),
+        (None, Some(eta)) if eta > 0.0 => text.push_str(&format!("; done in {}", age(eta))),
+        (None, _) => {}
+    }
+    text
+}
+
 fn table(projections: &[ProjectionStatus]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -140,15 +158,10 @@ fn table(projections: &[ProjectionStatus]) -> String {
     table.set_header(header);
     for projection in projections {
         let position = projection.partitions.iter().map(|part| part.checkpoint.global_position).min();
-        let eta = projection.build.as_ref().and_then(|build| build.eta_seconds);
-        let phase = match eta {
-            Some(eta) if projection.lag_events > 0 => format!("{}, {} to go", projection.phase, age(eta)),
-            _ => projection.phase.clone(),
-        };
         let mut row = vec![
             format!("{}@{}", projection.name, projection.version),
             projection.role.clone(),
-            phase,
+            projection.phase.clone(),
             grouped(projection.lag_events),
             age(projection.lag_seconds),
             format!("{:.0}", projection.events_per_second),

@@ -105,7 +105,7 @@ async fn apply(
         None => false,
         Some(slip) => parking::set_right(tx, subscription_id, slip, sorted.scanned).await.map_err(driver)?,
     };
-    let step = Step { subscription_id, lease, to };
+    let step = Step { subscription_id, lease, to, own: sorted.own };
     let advanced = checkpoint::advance(tx, &hosted.store_schema, &step, sorted.oldest).await;
     let Some(age) = advanced.map_err(driver)? else { return Err(Fault::Meddling) };
     Ok(Committed {

@@ -79,6 +79,8 @@ pub(crate) struct Subscription {
     is_split: bool,
     notice: Option<Trouble>,
     building: bool,
+    /// The most events a second that it may fold while it is built.
+    events_per_second: Option<u32>,
     phase: Phase,
     lease: Option<Lease>,
     backlog: Option<Backlog>,
@@ -136,6 +138,7 @@ impl Subscription {
             is_split: ready.part.is_split,
             notice: ready.notice,
             building: ready.building,
+            events_per_second: ready.events_per_second,
             phase: Phase::Standby,
             lease: None,
             backlog: None,
@@ -167,6 +170,11 @@ impl Subscription {
     /// What it reads; `None` for everything.
     pub(crate) fn categories(&self) -> Option<&[String]> {
         self.categories.as_deref()
+    }
+
+    /// Whether it is still to reach the horizon for the first time: live work goes first.
+    pub(crate) fn is_building(&self) -> bool {
+        self.building
     }
 
     /// Where it says how it is.

@@ -28,6 +28,8 @@ pub(crate) struct Step<'a> {
     /// The fence token, and where the checkpoint stands.
     pub(crate) lease: &'a Lease,
     pub(crate) to: Cursor,
+    /// How many of its own events lie between.
+    pub(crate) own: i64,
 }
 
 /// Checks fence and horizon, then puts the projection's schema at the head of the search path: the first statement of
@@ -70,7 +72,7 @@ pub(crate) async fn advance(
     sqlx::query_scalar(AssertSqlSafe(format!(
         "select case when current_setting($8, true) = $1
                      then (select extract(epoch from clock_timestamp() - $7)::float8
-                           from \"{schema}\".es_advance($1, $2, $3::xid8, $4, $5::xid8, $6, $6)) end"
+                           from \"{schema}\".es_advance($1, $2, $3::xid8, $4, $5::xid8, $6, $6, $9)) end"
     )))
     .bind(step.subscription_id)
     .bind(step.lease.fence_token)
@@ -80,6 +82,7 @@ pub(crate) async fn advance(
     .bind(step.to.global_position)
     .bind(oldest)
     .bind(MARK)
+    .bind(step.own)
     .fetch_one(tx)
     .await
 }

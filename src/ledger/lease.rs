@@ -80,6 +80,21 @@ pub(crate) async fn heartbeat(conn: &mut Link<'_>, replica: &Replica, draining: 
     Ok(renewed.rows_affected() == 1)
 }
 
+/// Says that this replica lives, after it was silent for longer than its lease: what it was trying alone then did not kill
+/// it. Returns how many accusations that takes back.
+pub(crate) async fn acquit(conn: &mut Link<'_>, replica: &Replica) -> sqlx::Result<u64> {
+    let acquitted = sqlx::query(
+        "update es_subscriptions
+         set crashes = greatest(crashes - 1, 0), accused = null,
+             crashed_position = case when crashes > 1 then crashed_position end
+         where accused = $1",
+    )
+    .bind(replica.id)
+    .execute(conn)
+    .await?;
+    Ok(acquitted.rows_affected())
+}
+
 /// Takes a subscription that is free, whose holder's lease has ended, or that this replica holds already. `None` while
 /// somebody else's lease runs.
 ///
@@ -108,6 +123,9 @@ pub(crate) async fn take(
              crashes = case
                  when holder <> $2 and holder_incarnation = es_current_incarnation() and attempted_position is not null
                  then case when attempted_position = crashed_position then crashes + 1 else 1 end else crashes end,
+             accused = case
+                 when holder <> $2 and holder_incarnation = es_current_incarnation() and attempted_position is not null
+                 then holder else accused end,
              attempted_position = null
          where subscription_id = $1
            and (holder is null or holder = $2 or holder in (select replica_id from expired))

@@ -19,4 +19,5 @@ pub(crate) mod phases;
 pub(crate) mod projections;
 pub(crate) mod reached;
 pub(crate) mod status;
+pub(crate) mod versions;
 pub(crate) mod wishes;

@@ -52,19 +52,23 @@ pub(crate) struct Published {
     pub(crate) events_per_second: f64,
     pub(crate) lag_events: i64,
     pub(crate) lag_seconds: f64,
+    /// How many events of its categories come in, a second.
+    pub(crate) arriving_per_second: f64,
 }
 
 /// Publishes all lines that changed, in one statement.
 pub(crate) async fn publish(conn: &mut Link<'_>, lines: &[Published]) -> sqlx::Result<()> {
     sqlx::query(
-        "insert into es_phases as p (subscription_id, phase, error, events_per_second, lag_events, lag_seconds)
-         select subscription_id, phase, error, events_per_second, lag_events, lag_seconds
-         from unnest($1::text[], $2::text[], $3::jsonb[], $4::float8[], $5::bigint[], $6::float8[])
-              as given (subscription_id, phase, error, events_per_second, lag_events, lag_seconds)
+        "insert into es_phases as p
+             (subscription_id, phase, error, events_per_second, lag_events, lag_seconds, arriving_per_second)
+         select subscription_id, phase, error, events_per_second, lag_events, lag_seconds, arriving_per_second
+         from unnest($1::text[], $2::text[], $3::jsonb[], $4::float8[], $5::bigint[], $6::float8[], $7::float8[])
+              as given (subscription_id, phase, error, events_per_second, lag_events, lag_seconds, arriving_per_second)
          order by subscription_id
          on conflict (subscription_id) do update
          set phase = excluded.phase, error = excluded.error, events_per_second = excluded.events_per_second,
-             lag_events = excluded.lag_events, lag_seconds = excluded.lag_seconds, changed_at = clock_timestamp()",
+             lag_events = excluded.lag_events, lag_seconds = excluded.lag_seconds,
+             arriving_per_second = excluded.arriving_per_second, changed_at = clock_timestamp()",
     )
     .bind(lines.iter().map(|line| line.subscription_id.as_str()).collect::<Vec<_>>())
     .bind(lines.iter().map(|line| line.phase).collect::<Vec<_>>())
@@ -72,6 +76,7 @@ pub(crate) async fn publish(conn: &mut Link<'_>, lines: &[Published]) -> sqlx::R
     .bind(lines.iter().map(|line| line.events_per_second).collect::<Vec<_>>())
     .bind(lines.iter().map(|line| line.lag_events).collect::<Vec<_>>())
     .bind(lines.iter().map(|line| line.lag_seconds).collect::<Vec<_>>())
+    .bind(lines.iter().map(|line| line.arriving_per_second).collect::<Vec<_>>())
     .execute(conn)
     .await?;
     Ok(())

@@ -1,8 +1,11 @@
 //! Which projections this database knows (`es_projections`), and their subscriptions' rows.
 
+use std::time::Duration;
+
 use serde_json::value::RawValue;
-use sqlx::Row;
 use sqlx::types::Json;
+use sqlx::{AssertSqlSafe, Row};
+use uuid::Uuid;
 
 use crate::store::Link;
 
@@ -10,11 +13,20 @@ use crate::store::Link;
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) version: i32,
+    /// 1, and one more whenever the same version is built anew.
+    pub(crate) generation: i32,
     /// `fines@1`: the compiled functions, and the beginning of its subscriptions' names.
     pub(crate) projection_id: String,
-    /// `live`, `building` or `previous`.
+    /// `live`, `building` or `previous`; `retired` when only its definition is left.
     pub(crate) role: String,
+    pub(crate) schema_name: String,
     pub(crate) schema_oid: u32,
+    /// An operator took it back: it is not built again unasked.
+    pub(crate) withdrawn: bool,
+    /// An operator wants it built anew.
+    pub(crate) to_rebuild: bool,
+    /// Another running replica folds it.
+    pub(crate) held_elsewhere: bool,
     /// The definition's JSON, which the floor above understands.
     pub(crate) definition: Box<RawValue>,
 }
@@ -24,6 +36,7 @@ pub(crate) struct Known {
 pub(crate) struct New<'a> {
     pub(crate) name: &'a str,
     pub(crate) version: i32,
+    pub(crate) generation: i32,
     pub(crate) kind: &'static str,
     pub(crate) schema_name: &'a str,
     pub(crate) schema_oid: u32,
@@ -32,25 +45,39 @@ pub(crate) struct New<'a> {
     pub(crate) categories: Option<&'a [String]>,
 }
 
-/// Every projection that the database knows, or those of one name.
-pub(crate) async fn all(conn: &mut Link<'_>, name: Option<&str>) -> sqlx::Result<Vec<Known>> {
+/// Every version that the database knows, or those of one name. `me` is this process, if it is a replica.
+pub(crate) async fn all(
+    conn: &mut Link<'_>,
+    name: Option<&str>,
+    me: Option<Uuid>,
+) -> sqlx::Result<Vec<Known>> {
     let rows = sqlx::query(
-        "select version, projection_id, role, schema_oid::bigint, definition
-         from es_projections where $1::text is null or projection_name = $1
-         order by projection_name, version, generation",
+        "select p.version, p.generation, p.projection_id, p.role, p.schema_name, p.schema_oid::bigint as schema_oid,
+                p.definition, p.withdrawn, p.wish is not distinct from 'rebuild' as to_rebuild,
+                exists (select from es_subscriptions s join es_replicas r on r.replica_id = s.holder
+                        where s.projection_id = p.projection_id and r.lease_until > clock_timestamp()
+                          and r.replica_id is distinct from $2) as held_elsewhere
+         from es_projections p where $1::text is null or p.projection_name = $1
+         order by p.projection_name, p.version, p.generation",
     )
     .bind(name)
+    .bind(me)
     .fetch_all(conn)
     .await?;
     rows.iter()
         .map(|row| {
-            let Json(definition) = row.try_get(4)?;
+            let Json(definition) = row.try_get("definition")?;
             Ok(Known {
-                version: row.try_get(0)?,
-                projection_id: row.try_get(1)?,
-                role: row.try_get(2)?,
-                schema_oid: u32::try_from(row.try_get::<i64, _>(3)?).unwrap_or_default(),
+                version: row.try_get("version")?,
+                generation: row.try_get("generation")?,
+                projection_id: row.try_get("projection_id")?,
+                role: row.try_get("role")?,
+                schema_name: row.try_get("schema_name")?,
+                schema_oid: u32::try_from(row.try_get::<i64, _>("schema_oid")?).unwrap_or_default(),
                 definition,
+                withdrawn: row.try_get("withdrawn")?,
+                to_rebuild: row.try_get("to_rebuild")?,
+                held_elsewhere: row.try_get("held_elsewhere")?,
             })
         })
         .collect()
@@ -68,8 +95,8 @@ pub(crate) async fn lock(conn: &mut Link<'_>, name: &str) -> sqlx::Result<()> {
 /// Enters a projection that is to be built, with its subscription at the start of the log. Returns its id.
 pub(crate) async fn enter(conn: &mut Link<'_>, new: &New<'_>) -> sqlx::Result<String> {
     let projection_id: String = sqlx::query_scalar(
-        "insert into es_projections (projection_name, version, role, kind, schema_name, schema_oid, definition)
-         values ($1, $2, 'building', $3, $4, $5::bigint::oid, $6) returning projection_id",
+        "insert into es_projections (projection_name, version, generation, role, kind, schema_name, schema_oid, definition)
+         values ($1, $2, $7, 'building', $3, $4, $5::bigint::oid, $6) returning projection_id",
     )
     .bind(new.name)
     .bind(new.version)
@@ -77,6 +104,7 @@ pub(crate) async fn enter(conn: &mut Link<'_>, new: &New<'_>) -> sqlx::Result<St
     .bind(new.schema_name)
     .bind(i64::from(new.schema_oid))
     .bind(Json(new.definition))
+    .bind(new.generation)
     .fetch_one(&mut *conn)
     .await?;
     sqlx::query("insert into es_subscriptions (subscription_id, categories) values ($1, $2)")
@@ -87,13 +115,54 @@ pub(crate) async fn enter(conn: &mut Link<'_>, new: &New<'_>) -> sqlx::Result<St
     Ok(projection_id)
 }
 
-/// Forgets a projection that was never live, with its subscription.
+/// Forgets a version that was never live, with its subscriptions.
 pub(crate) async fn forget(conn: &mut Link<'_>, projection_id: &str) -> sqlx::Result<()> {
     sqlx::query("delete from es_projections where projection_id = $1 and role = 'building'")
         .bind(projection_id)
         .execute(&mut *conn)
         .await?;
     sqlx::query("delete from es_subscriptions where projection_id = $1")
+        .bind(projection_id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Notes what the configuration says of a version's cut-over.
+pub(crate) async fn set_terms(
+    conn: &mut Link<'_>,
+    projection_id: &str,
+    cutover: &str,
+    keep_previous: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "update es_projections set cutover = $2, keep_previous = make_interval(secs => $3)
+         where projection_id = $1 and (cutover, keep_previous) is distinct from ($2, make_interval(secs => $3))",
+    )
+    .bind(projection_id)
+    .bind(cutover)
+    .bind(keep_previous.as_secs_f64())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A version is built beside the live one from now on: running daemons follow this log.
+pub(crate) async fn note_build(conn: &mut Link<'_>, projection_id: &str, live: &str) -> sqlx::Result<()> {
+    sqlx::query(
+        "select foldd.es_note('build', $1, 'foldd', null, jsonb_build_object('live', $2::text),
+                              jsonb_build_object('live', $2::text, 'building', $1::text))",
+    )
+    .bind(projection_id)
+    .bind(live)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What an operator wanted built anew is.
+pub(crate) async fn is_rebuilding(conn: &mut Link<'_>, projection_id: &str) -> sqlx::Result<()> {
+    sqlx::query("update es_projections set wish = null, withdrawn = false where projection_id = $1 and wish = 'rebuild'")
         .bind(projection_id)
         .execute(conn)
         .await?;
@@ -150,7 +219,77 @@ pub(crate) async fn split(
     Ok(Some(parts.into_iter().map(part).collect()))
 }
 
-/// A first build has reached the horizon; when all its partitions have, it is the live version. Says whether it is.
-pub(crate) async fn go_live(conn: &mut Link<'_>, subscription_id: &str) -> sqlx::Result<bool> {
-    sqlx::query_scalar("select es_go_live($1)").bind(subscription_id).fetch_one(conn).await
+/// What became of a version whose last partition has reached the horizon for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Built {
+    /// It is the first one, and live.
+    Live,
+    /// It waits to take the place of the live one.
+    Beside,
+    /// Other partitions are on their way, or it was built before.
+    NotYet,
+}
+
+/// A subscription has reached the horizon for the first time.
+pub(crate) async fn go_live(conn: &mut Link<'_>, subscription_id: &str) -> sqlx::Result<Built> {
+    let became: Option<String> =
+        sqlx::query_scalar("select es_go_live($1)").bind(subscription_id).fetch_one(conn).await?;
+    Ok(match became.as_deref() {
+        Some("live") => Built::Live,
+        Some("built") => Built::Beside,
+        _ => Built::NotYet,
+    })
+}
+
+/// The tables of a version of which this is the last subscription that is not built yet, as SQL names them; empty while
+/// others are on their way.
+pub(crate) async fn tables_to_tidy(conn: &mut Link<'_>, subscription_id: &str) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "select format('%I.%I', n.nspname, c.relname)
+         from es_subscriptions s
+         join es_projections p on p.projection_id = s.projection_id and p.role = 'building'
+         join pg_class c on c.relnamespace = p.schema_oid and c.relkind in ('r', 'm') and not c.relispartition
+         join pg_namespace n on n.oid = c.relnamespace
+         where s.subscription_id = $1
+           and not exists (select from es_subscriptions o where o.projection_id = s.projection_id
+                             and o.subscription_id <> s.subscription_id and not o.is_built)
+         order by 1",
+    )
+    .bind(subscription_id)
+    .fetch_all(conn)
+    .await
+}
+
+/// Refreshes a table's statistics and its visibility map, so that its first readers have good plans.
+pub(crate) async fn tidy(conn: &mut Link<'_>, table: &str) -> sqlx::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(format!("vacuum (analyze) {table}"))).execute(conn).await?;
+    Ok(())
+}
+
+/// Notes what an operator wishes of a version, by the entry of the log that says so.
+pub(crate) async fn set_wish(
+    conn: &mut Link<'_>,
+    projection_id: &str,
+    verb: &str,
+    revision: i64,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "update es_projections set wish = $2, wish_revision = $3, waiting_for = null where projection_id = $1",
+    )
+    .bind(projection_id)
+    .bind(verb)
+    .bind(revision)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Notes what a version waits for.
+pub(crate) async fn set_waiting(conn: &mut Link<'_>, projection_id: &str, reason: &str) -> sqlx::Result<()> {
+    sqlx::query("update es_projections set waiting_for = $2 where projection_id = $1")
+        .bind(projection_id)
+        .bind(reason)
+        .execute(conn)
+        .await?;
+    Ok(())
 }

@@ -27,7 +27,7 @@ pub(crate) async fn reached(conn: &mut Link<'_>, name: &str, target: Cursor) -> 
                          where (e.transaction_id, e.global_position) <= ($2::xid8, $3))))
                  from es_subscriptions s where s.projection_id = p.projection_id)
          from es_projections p
-         where p.projection_name = $1
+         where p.projection_name = $1 and p.role <> 'retired'
          order by p.role = 'live' desc, p.version desc, p.generation desc limit 1",
     )
     .bind(name)

@@ -87,6 +87,9 @@ pub(crate) struct BuildStatus {
     pub(crate) eta_seconds: Option<f64>,
     /// What it waits for, when it waits.
     pub(crate) waiting_for: Option<String>,
+    /// How many events come in meanwhile, a second.
+    #[serde(skip)]
+    arriving: f64,
 }
 
 /// One part of a projection, with a checkpoint of its own.
@@ -179,8 +182,9 @@ async fn read_projections(
                 case when s.partition = 0 then es_count_after(
                     s.categories, greatest(s.last_transaction_id, $3::xid8), 0, '18446744073709551615'::xid8)
                     else 0 end as withheld,
-                case when p.role = 'building' and s.partition = 0
-                     then es_count_after(s.categories, '0', 0, $3::xid8) end as total
+                s.applied_events,
+                case when r.lease_until > clock_timestamp() then coalesce(ph.arriving_per_second, 0) else 0 end as arriving,
+                p.waiting_for
          from es_projections p
          join es_subscriptions s on s.projection_id = p.projection_id
          left join es_phases ph on ph.subscription_id = s.subscription_id
@@ -220,21 +224,35 @@ impl ProjectionStatus {
         self.events_per_second += part.events_per_second;
         self.dead_letters += part.dead_letters;
         self.error = self.error.take().or(part.error);
-        if let Some(build) = &self.build {
-            self.build = Some(BuildStatus::of(build.total, self.lag_events, self.events_per_second));
+        if let (Some(build), Some(part)) = (&mut self.build, &part.build) {
+            build.add(part);
         }
         self.partitions.extend(part.partitions);
     }
 }
 
 impl BuildStatus {
-    fn of(total: i64, lag_events: i64, events_per_second: f64) -> Self {
-        Self {
-            done: (total - lag_events).max(0),
-            total,
-            events_per_second,
-            eta_seconds: (events_per_second > 0.0).then(|| lag_events as f64 / events_per_second),
-            waiting_for: None,
+    fn add(&mut self, part: &Self) {
+        self.done += part.done;
+        self.total += part.total;
+        self.arriving += part.arriving;
+        self.events_per_second += part.events_per_second;
+        self.estimate();
+    }
+
+    /// When it will be done if both rates stay, and what it waits for while they never meet.
+    fn estimate(&mut self) {
+        let (left, nearer) = (self.total - self.done, self.events_per_second - self.arriving);
+        self.eta_seconds = match left {
+            0 => Some(0.0),
+            _ if nearer > 0.0 => Some(left as f64 / nearer),
+            _ => None,
+        };
+        if left > 0 && self.events_per_second > 0.0 && nearer <= 0.0 {
+            self.waiting_for = Some(format!(
+                "more speed: {:.0} events/s arrive and {:.0} are folded; see `events_per_second`, `partitions` and `@batch`",
+                self.arriving, self.events_per_second
+            ));
         }
     }
 }
@@ -242,12 +260,25 @@ impl BuildStatus {
 fn projection(row: &PgRow) -> sqlx::Result<ProjectionStatus> {
     let lag_events: i64 = row.try_get("lag_events")?;
     let events_per_second: f64 = row.try_get("rate")?;
-    let total: Option<i64> = row.try_get("total")?;
+    let role: String = row.try_get("role")?;
+    let waiting_for: Option<String> = row.try_get("waiting_for")?;
+    let done: i64 = row.try_get("applied_events")?;
+    let mut build = (role == "building").then_some(BuildStatus {
+        done,
+        total: done + lag_events,
+        events_per_second,
+        eta_seconds: None,
+        waiting_for,
+        arriving: row.try_get("arriving")?,
+    });
+    if let Some(build) = &mut build {
+        build.estimate();
+    }
     let stamp: i64 = row.try_get("stamp")?;
     Ok(ProjectionStatus {
         name: row.try_get("projection_name")?,
         version: row.try_get("version")?,
-        role: row.try_get("role")?,
+        role,
         phase: row.try_get("phase")?,
         lag_events,
         lag_seconds: row.try_get::<Option<f64>, _>("lag_seconds")?.unwrap_or(0.0).max(0.0),
@@ -256,7 +287,7 @@ fn projection(row: &PgRow) -> sqlx::Result<ProjectionStatus> {
         dead_letters: row.try_get("dead_letters")?,
         revision: row.try_get("revision")?,
         error: row.try_get::<Option<Json<Trouble>>, _>("error")?.map(|Json(trouble)| trouble),
-        build: total.map(|total| BuildStatus::of(total, lag_events, events_per_second)),
+        build,
         partitions: vec![PartitionStatus {
             partition: row.try_get("partition")?,
             holder: row.try_get("holder")?,

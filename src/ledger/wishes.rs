@@ -240,21 +240,27 @@ pub(crate) async fn record(
     before: Value,
     after: Value,
 ) -> sqlx::Result<i64> {
-    sqlx::query("select pg_advisory_xact_lock(hashtextextended('foldd operator log', 0))")
-        .execute(&mut *unit)
-        .await?;
-    sqlx::query_scalar(
-        "insert into es_operator_log (verb, subscription_id, who, why, before, after)
-         values ($1, $2, $3, $4, $5, $6) returning entry_id",
-    )
-    .bind(verb)
-    .bind(&subject.id)
-    .bind(signature.who)
-    .bind(signature.why)
-    .bind(Json(before))
-    .bind(Json(after))
-    .fetch_one(unit)
-    .await
+    note(unit, verb, &subject.id, signature, before, after).await
+}
+
+/// As [`record`], of a version that nothing else is known of.
+pub(crate) async fn note(
+    unit: &mut Link<'_>,
+    verb: &str,
+    id: &str,
+    signature: &Signature<'_>,
+    before: Value,
+    after: Value,
+) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select foldd.es_note($1, $2, $3, $4, $5, $6)")
+        .bind(verb)
+        .bind(id)
+        .bind(signature.who)
+        .bind(signature.why)
+        .bind(Json(before))
+        .bind(Json(after))
+        .fetch_one(unit)
+        .await
 }
 
 /// The subscription that a name stands for.
@@ -262,6 +268,7 @@ pub(crate) async fn named(conn: &mut Link<'_>, name: &str) -> Result<String, Ref
     let found: Option<String> = sqlx::query_scalar(
         "select p.projection_id from es_projections p
          where split_part($1, '/', 1) in (p.projection_name, p.projection_name || '@' || p.version, p.projection_id)
+           and p.role <> 'retired'
          order by p.role = 'live' desc, p.version desc, p.generation desc limit 1",
     )
     .bind(name)
@@ -273,7 +280,7 @@ pub(crate) async fn named(conn: &mut Link<'_>, name: &str) -> Result<String, Ref
     }
 }
 
-async fn unknown(conn: &mut Link<'_>, name: &str) -> sqlx::Result<Refusal> {
+pub(crate) async fn unknown(conn: &mut Link<'_>, name: &str) -> sqlx::Result<Refusal> {
     let unbuilt: Option<String> = sqlx::query_scalar(
         "select coalesce(ph.error ->> 'message', 'the daemon''s log says why') from es_phases ph
          where $1 in (ph.subscription_id, split_part(ph.subscription_id, '@', 1))
@@ -287,7 +294,7 @@ async fn unknown(conn: &mut Link<'_>, name: &str) -> sqlx::Result<Refusal> {
         return Ok(Refusal::Unknown { name: name.to_owned(), known });
     }
     let ids: Vec<String> = sqlx::query_scalar(
-        "select projection_id from es_projections order by projection_name, version, generation",
+        "select projection_id from es_projections where role <> 'retired' order by projection_name, version, generation",
     )
     .fetch_all(conn)
     .await?;
@@ -336,6 +343,9 @@ pub(crate) async fn last(conn: &mut Link<'_>) -> sqlx::Result<i64> {
 
 /// The verb of an entry that no operator wrote: a daemon was started with another number of partitions.
 pub(crate) const SPLIT: &str = "split";
+
+/// Likewise: a version is built beside the live one.
+pub(crate) const BUILD: &str = "build";
 
 /// Something that was done.
 #[derive(Debug, Clone, PartialEq, Eq)]

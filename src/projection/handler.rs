@@ -246,11 +246,14 @@ impl RustProjection {
     }
 }
 
-/// The Rust projections of a program, by name. `foldd` itself has none; a program with handlers passes its own to
-/// [`main_with`](crate::main_with) or to a [`Daemon`](crate::Daemon).
+/// The Rust projections of a program, by name and version. `foldd` itself has none; a program with handlers passes its
+/// own to [`main_with`](crate::main_with) or to a [`Daemon`](crate::Daemon).
+///
+/// Of several versions of one name the newest is wanted, unless the configuration says which. Keep the handler of the
+/// version that is live while a newer one is built: without it nobody keeps the live one fresh.
 #[derive(Clone, Default)]
 pub struct Registry {
-    by_name: BTreeMap<String, RustProjection>,
+    by_name: BTreeMap<String, BTreeMap<u32, RustProjection>>,
 }
 
 impl Registry {
@@ -260,16 +263,16 @@ impl Registry {
         Self::default()
     }
 
-    /// Adds a projection. One of the same name is replaced.
+    /// Adds a projection. One of the same name and version is replaced.
     #[must_use]
     pub fn with(mut self, projection: RustProjection) -> Self {
-        self.by_name.insert(projection.name.clone(), projection);
+        self.by_name.entry(projection.name.clone()).or_default().insert(projection.version, projection);
         self
     }
 
-    /// All of them, in the order of their names.
-    pub(crate) fn projections(&self) -> impl Iterator<Item = &RustProjection> {
-        self.by_name.values()
+    /// All of them, in the order of their names: the versions of each, by number.
+    pub(crate) fn projections(&self) -> impl Iterator<Item = (&str, &BTreeMap<u32, RustProjection>)> {
+        self.by_name.iter().map(|(name, versions)| (name.as_str(), versions))
     }
 }
 

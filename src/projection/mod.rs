@@ -18,6 +18,7 @@ pub(crate) mod lexer;
 pub(crate) mod settings;
 pub(crate) mod sql;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -37,8 +38,8 @@ pub(crate) struct Projection {
     pub settings: Settings,
     /// What the version is.
     pub definition: Definition,
-    /// Who applies the events, when it is not SQL.
-    pub(crate) handler: Option<Arc<dyn ErasedHandler>>,
+    /// Who applies the events, when it is not SQL: by version, since an older one goes on while a newer one is built.
+    pub(crate) handlers: BTreeMap<i32, Arc<dyn ErasedHandler>>,
 }
 
 impl Projection {
@@ -54,7 +55,7 @@ impl Projection {
             version: i32::try_from(version).unwrap_or(i32::MAX),
             definition: Definition::of_file(file, &settings)?,
             settings,
-            handler: None,
+            handlers: BTreeMap::new(),
         })
     }
 
@@ -88,19 +89,29 @@ impl Projection {
         );
         let definition = Definition::of_rust(name, &path, &settings, tables);
         match (settings.required_version(name), definition) {
-            (Ok(version), Ok(definition)) if faults.is_empty() => Ok(Self {
-                name: name.clone(),
-                version: i32::try_from(version).unwrap_or(i32::MAX),
-                definition,
-                settings,
-                handler: Some(Arc::clone(&rust.handler)),
-            }),
+            (Ok(version), Ok(definition)) if faults.is_empty() => {
+                let version = i32::try_from(version).unwrap_or(i32::MAX);
+                let handlers = BTreeMap::from([(version, Arc::clone(&rust.handler))]);
+                Ok(Self { name: name.clone(), version, definition, settings, handlers })
+            }
             (version, definition) => {
                 faults.extend(version.err().iter().map(ToString::to_string));
                 faults.extend(definition.err().iter().map(ToString::to_string));
                 Err(faults)
             }
         }
+    }
+}
+
+impl Projection {
+    /// Adds handlers of other versions, which go on while this one is built and as long as they are kept.
+    #[must_use]
+    pub(crate) fn beside<'r>(mut self, others: impl Iterator<Item = &'r RustProjection>) -> Self {
+        for other in others {
+            let version = i32::try_from(other.version).unwrap_or(i32::MAX);
+            self.handlers.entry(version).or_insert_with(|| Arc::clone(&other.handler));
+        }
+        self
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) const MIGRATIONS: &[Migration] = migrations! {
     10 "0010_restore"
     11 "0011_dead_letters"
     12 "0012_partitions"
+    13 "0013_versions"
 };
 
 /// What migrating did.

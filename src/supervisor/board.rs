@@ -54,7 +54,9 @@ struct Line {
     report: Arc<Mutex<Report>>,
     metrics: Arc<SubscriptionMetrics>,
     scanned_before: i64,
+    remaining_before: Option<i64>,
     rate: f64,
+    arriving: f64,
     oldest_seconds: f64,
     published: Option<Published>,
 }
@@ -76,7 +78,9 @@ impl Board {
             report: subscription.report(),
             metrics: subscription.metrics(),
             scanned_before: 0,
+            remaining_before: None,
             rate: 0.0,
+            arriving: 0.0,
             oldest_seconds: 0.0,
             published: None,
         });
@@ -164,16 +168,16 @@ impl Board {
             let report = line.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let progress = report.scanned - line.scanned_before;
             line.scanned_before = report.scanned;
-            let measured = progress as f64 / interval.as_secs_f64().max(1e-3);
-            line.rate =
-                if line.rate == 0.0 { measured } else { line.rate + SMOOTHING * (measured - line.rate) };
-            if line.rate < 0.05 {
-                line.rate = 0.0;
-            }
+            let seconds = interval.as_secs_f64().max(1e-3);
+            line.rate = smoothed(line.rate, progress as f64 / seconds);
             let remaining = view
                 .zip(report.backlog)
                 .and_then(|(view, backlog)| backlog.remaining(view, line.categories.as_deref()))
                 .map(|remaining| remaining.max(0));
+            // What came in is what is left, less what was left before, and what was folded.
+            let arrived = remaining.zip(line.remaining_before).map(|(now, before)| now - before + progress);
+            line.arriving = smoothed(line.arriving, arrived.unwrap_or(0).max(0) as f64 / seconds);
+            line.remaining_before = remaining;
             if report.held && remaining != Some(0) {
                 edition.behind.push(line.subscription_id.clone());
             } else {
@@ -189,6 +193,8 @@ impl Board {
                 lag_events: remaining
                     .unwrap_or_else(|| line.published.as_ref().map_or(0, |before| before.lag_events)),
                 lag_seconds: line.oldest_seconds,
+                // Only of a build it matters, and a line that changes is a line to write.
+                arriving_per_second: if report.building { line.arriving } else { 0.0 },
             };
             // A standby has nothing to say about what somebody else holds.
             if (report.held || published.error.is_some()) && line.published.as_ref() != Some(&published) {
@@ -202,6 +208,12 @@ impl Board {
     fn lines(&self) -> MutexGuard<'_, Vec<Line>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A shown rate that follows the measured one.
+fn smoothed(shown: f64, measured: f64) -> f64 {
+    let next = if shown == 0.0 { measured } else { shown + SMOOTHING * (measured - shown) };
+    if next < 0.05 { 0.0 } else { next }
 }
 
 impl Line {
@@ -252,6 +264,7 @@ impl Unprepared {
             events_per_second: 0.0,
             lag_events: 0,
             lag_seconds: 0.0,
+            arriving_per_second: 0.0,
         }
     }
 }

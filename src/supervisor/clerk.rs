@@ -13,10 +13,12 @@ use super::Daemon;
 use super::board::Unprepared;
 use super::errands::{Errands, Rounds};
 use super::roster::Roster;
+use super::succession;
 use crate::backoff::Backoff;
 use crate::engine::backlog::View;
 use crate::engine::build::{BuildError, Ready, Split, prepare};
 use crate::error::{EventStoreError, chain, with_remedy};
+use crate::ledger::phases::Trouble;
 use crate::ledger::status::{LagSource, Status};
 use crate::ledger::{dead_letters, lease, phases, status, wishes};
 use crate::metrics::{ConnectionRole, StoreMetrics};
@@ -83,9 +85,9 @@ async fn prepare_all(
     beat(conn, daemon).await?;
     let (mut ready, mut unprepared) = (Vec::new(), Vec::new());
     for projection in projections {
-        match prepare(conn, projection, split).await {
+        match prepare(conn, projection, split, daemon.terms.replica.id).await {
             Ok(prepared) => {
-                if let Some(notice) = prepared.first().and_then(|ready| ready.notice.as_ref()) {
+                if let Some(notice) = prepared.ready.iter().find_map(|ready| ready.notice.as_ref()) {
                     tracing::warn!(
                         projection = projection.name,
                         remedy = notice.remedy,
@@ -93,22 +95,15 @@ async fn prepare_all(
                         notice.message
                     );
                 }
-                ready.extend(prepared);
+                ready.extend(prepared.ready);
+                unprepared.extend(prepared.unbuilt.map(|(id, trouble)| cannot_be_built(id, trouble)));
             }
             Err(BuildError::Database(error)) if crate::error::is_transient(&error) => {
                 return Err(error.into());
             }
             Err(error) => {
-                let trouble = error.trouble();
-                tracing::error!(
-                    projection = projection.name,
-                    place = trouble.place,
-                    remedy = trouble.remedy,
-                    "cannot be built: {}",
-                    trouble.message
-                );
-                let projection_id = format!("{}@{}", projection.name, projection.version);
-                unprepared.push(Unprepared { projection_id, trouble });
+                let id = format!("{}@{}", projection.name, projection.version);
+                unprepared.push(cannot_be_built(id, error.trouble()));
             }
         }
         beat(conn, daemon).await?;
@@ -122,6 +117,17 @@ async fn prepare_all(
     Ok((ready, unprepared, last_entry))
 }
 
+fn cannot_be_built(projection_id: String, trouble: Trouble) -> Unprepared {
+    tracing::error!(
+        projection = projection_id,
+        place = trouble.place,
+        remedy = trouble.remedy,
+        "cannot be built: {}",
+        trouble.message
+    );
+    Unprepared { projection_id, trouble }
+}
+
 /// Renews the lease when a third of it has passed. Trust is counted from before the question was sent.
 ///
 /// Watcher and clerk both do so, each on its own connection: a statement that keeps one of them costs no lease.
@@ -133,6 +139,11 @@ pub(crate) async fn beat(conn: &mut Link<'_>, daemon: &Daemon) -> sqlx::Result<(
     if !lease::heartbeat(conn, &daemon.terms.replica, daemon.is_draining()).await? {
         // Forgotten meanwhile, or never entered. What it held is free, and the fence keeps the batches apart.
         lease::register(conn, &daemon.terms.replica, daemon.hosts().as_deref()).await?;
+    }
+    if !daemon.renewed_within(daemon.terms.replica.lease)
+        && lease::acquit(conn, &daemon.terms.replica).await? > 0
+    {
+        tracing::info!("somebody took this process for dead of an event; it was only cut off");
     }
     daemon.trust_from(asked);
     Ok(())
@@ -149,7 +160,7 @@ pub(crate) struct Desk {
     pub(crate) status: watch::Sender<Option<(Instant, Arc<Status>)>>,
     /// Cancelled when the workers are done: the last thing is to sign off.
     pub(crate) close: CancellationToken,
-    /// Told when a projection that runs here was split anew.
+    /// Told when a projection that runs here was split anew, or has one more version.
     pub(crate) changed: Arc<Notify>,
     /// Told when going on would lose events: the daemon ends.
     pub(crate) alarm: mpsc::Sender<EventStoreError>,
@@ -241,7 +252,7 @@ async fn errand(desk: &Desk, conn: &mut Link<'_>, rounds: &mut Rounds) -> sqlx::
     let lease = daemon.terms.replica.lease;
     let looked = desk.errands.run(conn, &desk.roster, rounds, lease).await?;
     desk.metrics.without_holder(looked.without_holder);
-    if looked.was_split {
+    if looked.is_outdated {
         desk.changed.notify_one();
     }
     Ok(())
@@ -293,6 +304,7 @@ async fn edition(
         _ => HashMap::new(),
     };
     daemon.board.age(&ages);
+    succession::pursue(conn, daemon.terms.replica.id).await?;
     if !edition.changed.is_empty() {
         phases::publish(conn, &edition.changed).await?;
     }

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::roster::Roster;
 use super::spread::{self, Host};
 use crate::engine::run::{Subscription, Summons};
+use crate::ledger::versions::Verb;
 use crate::ledger::{holders, wishes};
 use crate::store::Link;
 
@@ -35,6 +36,8 @@ pub(crate) struct Errands {
     seats: HashMap<String, (usize, Arc<Summons>)>,
     /// By projection: its subscriptions.
     parts: HashMap<String, Vec<String>>,
+    /// The projections that are configured here, whether they run or not.
+    names: HashSet<String>,
     /// The last entry that was seen.
     seen: AtomicI64,
 }
@@ -51,15 +54,20 @@ pub(crate) struct Rounds {
 /// What came of a look.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Looked {
-    /// A projection that runs here was split anew: its subscriptions are others now.
-    pub(crate) was_split: bool,
+    /// A projection that runs here was split anew, or has one more version: its subscriptions are others now.
+    pub(crate) is_outdated: bool,
     /// How many subscriptions nobody has held for too long.
     pub(crate) without_holder: usize,
 }
 
 impl Errands {
-    /// For these subscriptions, which sit in this order, from behind the entry `seen` on.
-    pub(crate) fn new(replica_id: Uuid, subscriptions: &[Subscription], seen: i64) -> Self {
+    /// For these subscriptions, which sit in this order, and the configured `names`, from behind the entry `seen` on.
+    pub(crate) fn new(
+        replica_id: Uuid,
+        subscriptions: &[Subscription],
+        names: impl Iterator<Item = String>,
+        seen: i64,
+    ) -> Self {
         let mut parts: HashMap<String, Vec<String>> = HashMap::new();
         let mut seats = HashMap::new();
         for (index, subscription) in subscriptions.iter().enumerate() {
@@ -67,7 +75,7 @@ impl Errands {
             parts.entry(subscription.projection_id().to_owned()).or_default().push(id.clone());
             seats.insert(id, (index, subscription.summons()));
         }
-        Self { replica_id, seats, parts, seen: AtomicI64::new(seen) }
+        Self { replica_id, seats, parts, names: names.collect(), seen: AtomicI64::new(seen) }
     }
 
     /// Looks at everything once.
@@ -78,19 +86,29 @@ impl Errands {
         rounds: &mut Rounds,
         lease: Duration,
     ) -> sqlx::Result<Looked> {
-        let was_split = self.follow_operators(conn, roster).await?;
+        let is_outdated = self.follow_operators(conn, roster).await?;
         let without_holder = self.share(conn, roster, rounds, lease).await?;
-        Ok(Looked { was_split, without_holder })
+        Ok(Looked { is_outdated, without_holder })
     }
 
-    /// Looks for new entries, and recalls the subscriptions that they concern.
+    /// Looks for new entries, and recalls the subscriptions that they concern. Says whether there are others now.
     async fn follow_operators(&self, conn: &mut Link<'_>, roster: &Roster) -> sqlx::Result<bool> {
-        let mut was_split = false;
+        let mut is_outdated = false;
         for entry in wishes::since(conn, self.seen.load(Ordering::Relaxed)).await? {
             let concerned = self.parts.get(&entry.projection);
             if let (Some(parts), wishes::SPLIT) = (concerned, entry.verb.as_str()) {
-                was_split |= *parts != holders::parts(conn, &entry.projection).await?;
+                is_outdated |= *parts != holders::parts(conn, &entry.projection).await?;
             }
+            let is_ours = self.names.contains(name_of(&entry.projection));
+            is_outdated |= match entry.verb.as_str() {
+                wishes::BUILD => is_ours && concerned.is_none(),
+                verb if verb == Verb::Rebuild.as_str() => is_ours,
+                // A wish is entered first, and its end later.
+                verb if verb == Verb::Cancel.as_str() || verb == Verb::Retire.as_str() => {
+                    concerned.is_some() && holders::parts(conn, &entry.projection).await?.is_empty()
+                }
+                _ => false,
+            };
             for id in concerned.into_iter().flatten() {
                 tracing::info!(
                     subscription = id,
@@ -102,7 +120,7 @@ impl Errands {
             }
             self.seen.store(entry.revision, Ordering::Relaxed);
         }
-        Ok(was_split)
+        Ok(is_outdated)
     }
 
     /// Takes and gives back this replica's part of the plan. Returns how many of all subscriptions are overdue.
@@ -191,4 +209,9 @@ impl Errands {
             roster.recall(*index);
         }
     }
+}
+
+/// `fines` of `fines@2`.
+fn name_of(id: &str) -> &str {
+    id.split('@').next().unwrap_or(id)
 }

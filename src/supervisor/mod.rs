@@ -5,14 +5,16 @@
 //!
 //! **How.** The `watcher` looks at the log once per tick for everybody and wakes who is concerned. The `roster` is a fair
 //! queue; the `workers` take turns from it, one batch a turn. The `clerk` publishes the `board` once a second and
-//! runs the `errands`: what operators did, and which leases to take and to give back, as the plan of `spread` says. Watcher
+//! runs the `errands`: what operators did, and which leases to take and to give back, as the plan of `spread` says; and lets
+//! versions take each other's place (`succession`). Watcher
 //! and clerk both renew the lease, each on its own connection, so that no slow statement of one of them costs it. Each has
 //! an outer loop that reconnects with backoff and an inner session that ends at the first error.
 //!
 //! **Draining.** Not ready any more; the token is cancelled; no new turn begins; what is not in hand is given back at once;
 //! batches in hand commit or, past the deadline, are cut off and roll back; the last leases are released; everybody ends.
-//! When a projection was split anew by another process, a life of the daemon ends the same way, and the next one begins with
-//! what the database has now.
+//! When a projection was split anew by another process, or a version of it is built beside the live one, a life of the daemon
+//! ends the same way, and the next one begins with what the database has now. A cut-over changes nothing here: subscriptions
+//! keep their names, and batches find their tables by OID.
 //!
 //! **What it never does.** Nobody but this folder spawns a task. No wake-up carries data; polling is underneath.
 
@@ -23,6 +25,7 @@ mod errands;
 mod roster;
 mod spread;
 mod stall;
+mod succession;
 mod watcher;
 mod workers;
 
@@ -175,7 +178,9 @@ impl Supervisor {
             match self.live(projections, split, &cancel).await? {
                 Ended::Cancelled => return Ok(()),
                 Ended::Changed => {
-                    tracing::info!("a projection was split anew: taking everything up again");
+                    tracing::info!(
+                        "a projection was split anew or has another version: taking everything up again"
+                    );
                     split = Split::AsFound;
                     self.daemon.begin_anew();
                 }
@@ -210,8 +215,10 @@ impl Supervisor {
         );
         let ids: Vec<String> =
             subscriptions.iter().map(|subscription| subscription.id().to_owned()).collect();
-        let errands = Errands::new(daemon.terms.replica.id, &subscriptions, last_entry);
-        let roster = Arc::new(Roster::new(subscriptions));
+        let names = projections.iter().map(|projection| projection.name.clone());
+        let errands = Errands::new(daemon.terms.replica.id, &subscriptions, names, last_entry);
+        // Builds have at most half of the workers, and only what live projections leave.
+        let roster = Arc::new(Roster::new(subscriptions, (self.workers / 2).max(1)));
         let (views, views_seen) = watch::channel(None);
         let (books, workers) = (TaskTracker::new(), TaskTracker::new());
         let close = CancellationToken::new();

@@ -12,6 +12,9 @@ use crate::engine::run::{Next, Subscription};
 /// The queue of subscriptions `S`. One stands in it at most once, and goes to its end after each turn; so
 /// nobody waits longer than one batch of everybody else's.
 ///
+/// Live work first: what is being built stands in a queue of its own, which has a turn when nobody stands in the other, and
+/// has never more than a share of the workers.
+///
 /// A wake-up carries nothing but the fact: one that comes while the subscription has its turn makes it look once more
 /// afterwards, so that what happened between its look and its rest is not slept through. A recall does the same, and also
 /// ends a rest: an operator may have removed its reason.
@@ -23,6 +26,11 @@ pub(crate) struct Roster<S = Subscription> {
 struct Inner<S> {
     seats: Vec<Seat<S>>,
     ready: VecDeque<usize>,
+    /// Those who come last.
+    last: VecDeque<usize>,
+    /// How many of them have a turn now, and how many may.
+    last_running: usize,
+    last_most: usize,
     /// When rests are over. One that was cut short leaves its entry here, which no seat's state agrees with.
     resting: BinaryHeap<Reverse<(Instant, usize)>>,
 }
@@ -30,6 +38,20 @@ struct Inner<S> {
 struct Seat<S> {
     subscription: Option<Box<S>>,
     state: State,
+    /// Whether it stood in the last queue when it was given its turn.
+    ran_last: bool,
+}
+
+/// What has a seat.
+pub(crate) trait Seated {
+    /// Whether everybody else goes first.
+    fn comes_last(&self) -> bool;
+}
+
+impl Seated for Subscription {
+    fn comes_last(&self) -> bool {
+        self.is_building()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,15 +74,26 @@ enum State {
     Done,
 }
 
-impl<S> Roster<S> {
-    /// Everybody is due at the start.
-    pub(crate) fn new(subscriptions: Vec<S>) -> Self {
-        let ready = (0..subscriptions.len()).collect();
-        let seats = subscriptions
-            .into_iter()
-            .map(|subscription| Seat { subscription: Some(Box::new(subscription)), state: State::Queued })
-            .collect();
-        Self { inner: Mutex::new(Inner { seats, ready, resting: BinaryHeap::new() }), changed: Notify::new() }
+impl<S: Seated> Roster<S> {
+    /// Everybody is due at the start. At most `last_most` of those who come last have a turn at the same time.
+    pub(crate) fn new(subscriptions: Vec<S>, last_most: usize) -> Self {
+        let seat = |subscription| Seat {
+            subscription: Some(Box::new(subscription)),
+            state: State::Idle,
+            ran_last: false,
+        };
+        let mut inner = Inner {
+            seats: subscriptions.into_iter().map(seat).collect(),
+            ready: VecDeque::new(),
+            last: VecDeque::new(),
+            last_running: 0,
+            last_most,
+            resting: BinaryHeap::new(),
+        };
+        for index in 0..inner.seats.len() {
+            inner.queue(index);
+        }
+        Self { inner: Mutex::new(inner), changed: Notify::new() }
     }
 
     /// Waits for the next turn. Cancel-safe: a turn is given only when this returns.
@@ -86,6 +119,7 @@ impl<S> Roster<S> {
         let mut inner = self.lock();
         let recalled = inner.seats[index].state == State::RunningRecalled;
         let woken = recalled || inner.seats[index].state == State::RunningWoken;
+        inner.last_running -= usize::from(std::mem::take(&mut inner.seats[index].ran_last));
         inner.seats[index].subscription = Some(subscription);
         let state = match next {
             Next::Again => State::Queued,
@@ -98,7 +132,7 @@ impl<S> Roster<S> {
         };
         inner.seats[index].state = state;
         match state {
-            State::Queued => inner.ready.push_back(index),
+            State::Queued => inner.queue(index),
             State::Resting(due) => inner.resting.push(Reverse((due, index))),
             State::Idle
             | State::Aside
@@ -152,6 +186,7 @@ impl<S> Roster<S> {
     pub(crate) fn drain(&self, tell: impl Fn(&mut S)) -> Vec<usize> {
         let mut inner = self.lock();
         inner.ready.clear();
+        inner.last.clear();
         inner.resting.clear();
         let mut in_hand = Vec::new();
         for (index, seat) in inner.seats.iter_mut().enumerate() {
@@ -171,10 +206,11 @@ impl<S> Roster<S> {
     }
 }
 
-impl<S> Inner<S> {
+impl<S: Seated> Inner<S> {
     fn queue(&mut self, index: usize) {
         self.seats[index].state = State::Queued;
-        self.ready.push_back(index);
+        let comes_last = self.seats[index].subscription.as_ref().is_some_and(|seated| seated.comes_last());
+        if comes_last { self.last.push_back(index) } else { self.ready.push_back(index) }
     }
 
     /// The next turn, or when somebody's rest is over.
@@ -190,11 +226,18 @@ impl<S> Inner<S> {
                 self.queue(index);
             }
         }
-        let Some(index) = self.ready.pop_front() else {
+        let mut next = self.ready.pop_front();
+        let is_last = next.is_none() && self.last_running < self.last_most && !self.last.is_empty();
+        if is_last {
+            next = self.last.pop_front();
+        }
+        let Some(index) = next else {
             return Err(self.resting.peek().map(|Reverse((due, _))| *due));
         };
         let seat = &mut self.seats[index];
         seat.state = State::Running;
+        seat.ran_last = is_last;
+        self.last_running += usize::from(is_last);
         match seat.subscription.take() {
             Some(subscription) => Ok((index, subscription)),
             // Queued means seated; were it ever otherwise, the others still get their turns.
@@ -207,7 +250,13 @@ impl<S> Inner<S> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Next, Roster};
+    use super::{Next, Roster, Seated};
+
+    impl Seated for &'static str {
+        fn comes_last(&self) -> bool {
+            self.starts_with("build")
+        }
+    }
 
     /// Has the next turn and says who it was.
     async fn turn(roster: &Roster<&'static str>, next: Next) -> &'static str {
@@ -219,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_far_behind_has_one_turn_between_those_of_who_is_woken() {
-        let roster = Roster::new(vec!["far behind", "live"]);
+        let roster = Roster::new(vec!["far behind", "live"], 1);
         assert_eq!(turn(&roster, Next::Again).await, "far behind");
         assert_eq!(turn(&roster, Next::WhenWoken).await, "live");
         for _ in 0..3 {
@@ -238,9 +287,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_built_has_a_turn_when_nobody_else_wants_one_and_never_all_workers() {
+        let roster = Roster::new(vec!["build one", "build two", "live"], 1);
+        assert_eq!(turn(&roster, Next::Again).await, "live");
+        assert_eq!(turn(&roster, Next::WhenWoken).await, "live");
+        let (index, build) = roster.next().await;
+        assert_eq!(*build, "build one");
+        let waits = tokio::time::timeout(Duration::from_millis(1), roster.next()).await;
+        assert!(waits.is_err(), "one build at a time");
+        roster.wake([2]);
+        assert_eq!(turn(&roster, Next::WhenWoken).await, "live", "there is a worker left for it");
+        roster.give_back(index, build, Next::Again);
+        assert_eq!(turn(&roster, Next::WhenWoken).await, "build two");
+        assert_eq!(turn(&roster, Next::WhenWoken).await, "build one");
+    }
+
+    #[tokio::test]
     async fn of_many_who_all_want_more_each_has_its_turn_in_each_round() {
         let names = ["a", "b", "c", "d"];
-        let roster = Roster::new(names.to_vec());
+        let roster = Roster::new(names.to_vec(), 1);
         for _ in 0..3 {
             for name in names {
                 assert_eq!(turn(&roster, Next::Again).await, name);
@@ -250,7 +315,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wake_up_during_a_turn_gives_another_one_and_one_while_resting_does_not() {
-        let roster = Roster::new(vec!["woken", "resting"]);
+        let roster = Roster::new(vec!["woken", "resting"], 1);
         let (index, woken) = roster.next().await;
         roster.wake([index]);
         roster.give_back(index, woken, Next::WhenWoken);
@@ -264,7 +329,7 @@ mod tests {
     }
     #[tokio::test]
     async fn a_recall_ends_a_rest_and_what_is_left_of_it_gives_no_turn() {
-        let roster = Roster::new(vec!["resting"]);
+        let roster = Roster::new(vec!["resting"], 1);
         let rest = Duration::from_millis(50);
         assert_eq!(turn(&roster, Next::After(rest)).await, "resting");
         roster.recall(0);
@@ -281,7 +346,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_later_rest_is_not_ended_by_what_is_left_of_an_earlier_one() {
-        let roster = Roster::new(vec!["resting"]);
+        let roster = Roster::new(vec!["resting"], 1);
         turn(&roster, Next::After(Duration::from_millis(20))).await;
         roster.recall(0);
         turn(&roster, Next::After(Duration::from_secs(3600))).await;
@@ -291,7 +356,7 @@ mod tests {
     #[tokio::test]
     async fn a_recall_during_a_turn_gives_another_one_whatever_the_turn_wants() {
         for next in [Next::Again, Next::WhenWoken, Next::WhenCalled, Next::After(Duration::from_secs(3600))] {
-            let roster = Roster::new(vec!["recalled"]);
+            let roster = Roster::new(vec!["recalled"], 1);
             let (index, recalled) = roster.next().await;
             roster.wake([index]);
             roster.recall(index);
@@ -304,7 +369,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_stands_aside_has_no_turn_when_woken_and_one_when_recalled() {
-        let roster = Roster::new(vec!["aside"]);
+        let roster = Roster::new(vec!["aside"], 1);
         turn(&roster, Next::WhenCalled).await;
         roster.wake([0]);
         assert!(tokio::time::timeout(Duration::from_millis(1), roster.next()).await.is_err());
@@ -314,7 +379,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_recall_wakes_who_waits_for_a_turn_and_nobody_who_is_done() {
-        let roster = std::sync::Arc::new(Roster::new(vec!["idle"]));
+        let roster = std::sync::Arc::new(Roster::new(vec!["idle"], 1));
         turn(&roster, Next::WhenWoken).await;
         let waiting = async { turn(&roster, Next::Never).await };
         let recalling = async {

@@ -41,4 +41,5 @@ mod rust;
 /// The house rules.
 mod tidy;
 /// The harness.
+mod versions;
 mod world;

@@ -1,10 +1,20 @@
-//! Decides what is to run, and makes a projection's schema, tables and function when there is none yet.
+//! Decides what is to run, and makes a version's schema, tables and functions when there are none yet.
+//!
+//! The first version of a projection is built where it will live, a further one in a schema beside it. All versions that
+//! are live, being built or kept for a rollback are run, from the definitions that the database has: so any replica can
+//! run any of them, whatever its configuration says.
 
+mod decide;
+pub(crate) mod foresee;
 mod lay;
+
+use std::time::Duration;
 
 use serde_json::value::to_raw_value;
 use sqlx::AssertSqlSafe;
+use uuid::Uuid;
 
+use decide::{Decision, Step, decide, stored};
 use lay::lay;
 
 use super::batch::{self, Program};
@@ -14,8 +24,13 @@ use crate::ledger::phases::Trouble;
 use crate::ledger::projections::{self, Known, New, Part};
 use crate::projection::Projection;
 use crate::projection::definition::{Body, Categories, Definition};
-use crate::projection::sql::{Target, Variant, call, compile, quote_ident};
+use crate::projection::settings::Cutover;
+use crate::projection::sql::{Target, Variant, call, compile};
 use crate::store::Link;
+
+/// How long a previous version is kept unless its settings say otherwise: long enough to notice what is wrong with the
+/// new one on the next working day.
+const KEEP_PREVIOUS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why a projection cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +47,9 @@ pub(crate) enum BuildError {
     /// The streams of a split projection would go to other partitions than before.
     #[error("{0} was split into partitions on a server that hashes stream ids otherwise")]
     OtherHash(String),
+    /// An operator gave up its first build.
+    #[error("the build of {0} was given up by an operator, and there is no other version")]
+    GivenUp(String),
     /// The handler is Rust, and this program has none of that name.
     #[error("{0} has a Rust handler, and this program does not have it")]
     NoHandler(String),
@@ -62,6 +80,7 @@ impl BuildError {
                 None,
                 None,
             ),
+            Self::GivenUp(id) => (format!("raise `version`, or wish it again: `foldd rebuild {id}`"), None, None),
             Self::NoHandler(_) => ("run the binary that registers the handler".to_owned(), None, None),
             Self::Database(error) => {
                 let unknown = "see whether PostgreSQL is up and what this role may do";
@@ -74,6 +93,7 @@ impl BuildError {
             Self::SchemaTaken(_)
             | Self::UnreadableDefinition(..)
             | Self::OtherHash(_)
+            | Self::GivenUp(_)
             | Self::NoHandler(_)
             | Self::Database(_) => crate::error::chain(self),
         };
@@ -99,17 +119,28 @@ pub(crate) struct Ready {
     pub(crate) program: Program,
     /// `None` for all categories.
     pub(crate) categories: Option<Vec<String>>,
-    /// Whether it has never been live yet.
+    /// Whether it is still to reach the horizon for the first time.
     pub(crate) building: bool,
+    /// The most events a second that it may fold while it is built.
+    pub(crate) events_per_second: Option<u32>,
     /// Why what runs is not what the configuration asks for.
     pub(crate) notice: Option<Trouble>,
 }
 
-/// Brings the database to what the configuration asks for, as far as that is safe, and says what is to be run: one for
-/// each partition.
+/// What came of preparing a projection.
+#[derive(Debug, Default)]
+pub(crate) struct Prepared {
+    /// What is to be run: one for each partition of each version.
+    pub(crate) ready: Vec<Ready>,
+    /// The configured version that cannot be built, and why. What there was before goes on.
+    pub(crate) unbuilt: Option<(String, Trouble)>,
+}
+
+/// Brings the database to what the configuration asks for, as far as that is safe, and says what is to be run.
 ///
 /// One transaction under a lock of the projection's name: several replicas may start at once. A live version whose
-/// definition changed goes on as it was, from the stored definition, with a notice; one that was never live is built anew.
+/// definition changed goes on as it was, from the stored definition, with a notice; so it does when the next one cannot be
+/// laid out. `me` is this replica, which may replace what it builds itself.
 ///
 /// `split` is what this process does about the number of partitions: bring about its own at its start, and follow the
 /// database's whenever another one did so later. So the last one that starts decides, and nobody is left behind.
@@ -117,36 +148,151 @@ pub(crate) async fn prepare(
     conn: &mut Link<'_>,
     wanted: &Projection,
     split: Split,
-) -> Result<Vec<Ready>, BuildError> {
+    me: Uuid,
+) -> Result<Prepared, BuildError> {
+    match attempt(conn, wanted, split, me, true).await {
+        Ok(ready) => Ok(Prepared { ready, unbuilt: None }),
+        Err(Refused { error, is_live: true }) if !is_passing(&error) => {
+            let ready = attempt(conn, wanted, split, me, false).await.map_err(|refused| refused.error)?;
+            let id = format!("{}@{}", wanted.name, wanted.version);
+            Ok(Prepared { ready, unbuilt: Some((id, error.trouble())) })
+        }
+        Err(refused) => Err(refused.error),
+    }
+}
+
+/// Why nothing could be begun, and whether there is a live version that goes on.
+struct Refused {
+    error: BuildError,
+    is_live: bool,
+}
+
+impl<E: Into<BuildError>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), is_live: false }
+    }
+}
+
+fn is_passing(error: &BuildError) -> bool {
+    matches!(error, BuildError::Database(error) if crate::error::is_transient(error))
+}
+
+/// Prepares in a transaction of its own, and brings about what is wanted if it `begins`. No part of a transaction: what a
+/// statement has touched is told by its xid.
+async fn attempt(
+    conn: &mut Link<'_>,
+    wanted: &Projection,
+    split: Split,
+    me: Uuid,
+    begins: bool,
+) -> Result<Vec<Ready>, Refused> {
     let mut tx = conn.begin().await?;
     projections::lock(&mut tx, &wanted.name).await?;
-    let known = projections::all(&mut tx, Some(&wanted.name)).await?;
+    let known = projections::all(&mut tx, Some(&wanted.name), Some(me)).await?;
+    let Decision { step, mut notice } = decide(wanted, &known)?;
     let store_schema = store_schema(&mut tx).await?;
-    let (current, notice) = match choose(wanted, &known)? {
-        Choice::Create => (Box::new(create(&mut tx, wanted, &store_schema).await?), None),
-        Choice::Replace(half_built) => {
-            discard(&mut tx, half_built, &wanted.name).await?;
-            (Box::new(create(&mut tx, wanted, &store_schema).await?), None)
+    let is_live = known.iter().any(|known| known.role == "live");
+    if begins && let Err(error) = bring_about(&mut tx, wanted, &known, step, &store_schema).await {
+        tx.rollback().await?;
+        return Err(Refused { error, is_live });
+    }
+    let mut ready = Vec::new();
+    let mut without_handler = None;
+    for version in projections::all(&mut tx, Some(&wanted.name), Some(me)).await? {
+        if version.role == "retired" {
+            continue;
         }
-        Choice::Run(current, notice) => (current, notice),
+        match run(&mut tx, wanted, &version, split, &store_schema).await {
+            Ok(mut parts) => {
+                if version.role == "live" || version.role == "building" && !is_live {
+                    parts.iter_mut().take(1).for_each(|first| first.notice = notice.take());
+                }
+                ready.append(&mut parts);
+            }
+            Err(BuildError::NoHandler(id)) => without_handler = Some(id),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match without_handler {
+        Some(id) if ready.is_empty() => return Err(BuildError::NoHandler(id).into()),
+        Some(id) => tracing::warn!(
+            projection = id,
+            remedy = "register the handlers of both versions until the older one is retired",
+            "this program has no handler of this version: other replicas must keep it fresh"
+        ),
+        None => {}
+    }
+    tx.commit().await?;
+    Ok(ready)
+}
+
+async fn bring_about(
+    tx: &mut Link<'_>,
+    wanted: &Projection,
+    known: &[Known],
+    step: Step<'_>,
+    store_schema: &str,
+) -> Result<(), BuildError> {
+    let live = match step {
+        Step::Nothing => return begin_anew(tx, wanted, known, store_schema).await,
+        Step::First => None,
+        Step::Instead(discarded) => {
+            discard(tx, discarded).await?;
+            None
+        }
+        Step::Beside(live) => Some(live),
+        Step::BesideInstead { live, discarded } => {
+            discard(tx, discarded).await?;
+            Some(live)
+        }
     };
-    let body = body(&mut tx, wanted, &current, store_schema).await?;
-    let partitions = (split == Split::AsConfigured).then(|| wanted.settings.partitions.unwrap_or(1));
-    let parts = projections::split(&mut tx, &current.projection_id, partitions)
+    begin(tx, wanted, known, live, store_schema).await
+}
+
+/// One version as it is run, a line for each partition.
+async fn run(
+    tx: &mut Link<'_>,
+    wanted: &Projection,
+    known: &Known,
+    split: Split,
+    store_schema: &str,
+) -> Result<Vec<Ready>, BuildError> {
+    let applied = stored(known)?;
+    let is_wanted = known.version == wanted.version && applied.same_as(&wanted.definition);
+    // When it is the same, the file's lines are the better reference.
+    let definition = if is_wanted { wanted.definition.clone() } else { applied };
+    let current = Current {
+        projection_id: known.projection_id.clone(),
+        version: known.version,
+        schema_oid: known.schema_oid,
+        definition,
+    };
+    let body = body(tx, wanted, &current, store_schema.to_owned()).await?;
+    let settings = &wanted.settings;
+    if is_wanted {
+        let cutover = match settings.cutover.unwrap_or_default() {
+            Cutover::Automatic => "automatic",
+            Cutover::Manual => "manual",
+        };
+        let keep = settings.keep_previous.unwrap_or(KEEP_PREVIOUS);
+        projections::set_terms(tx, &current.projection_id, cutover, keep).await?;
+    }
+    let partitions = (split == Split::AsConfigured && is_wanted).then(|| settings.partitions.unwrap_or(1));
+    let parts = projections::split(tx, &current.projection_id, partitions)
         .await?
         .ok_or_else(|| BuildError::OtherHash(current.projection_id.clone()))?;
-    tx.commit().await?;
     let ready = |part: Part| Ready {
         name: wanted.name.clone(),
         version: current.version,
         categories: listed(&current.definition),
-        building: current.building,
-        notice: notice.clone(),
+        building: known.role == "building",
+        events_per_second: settings.events_per_second,
+        notice: None,
         program: Program {
             path: current.definition.path.clone(),
             subscription_id: part.subscription_id.clone(),
             projection_id: current.projection_id.clone(),
-            policy: Policy::of(&wanted.settings),
+            policy: Policy::of(settings),
             body: body.clone(),
         },
         part,
@@ -175,7 +321,7 @@ async fn body(
     ) {
         return Ok(batch::Body::Sql { plain, parking });
     }
-    let handler = wanted.handler.clone().filter(|_| wanted.version == current.version);
+    let handler = wanted.handlers.get(&current.version).cloned();
     Ok(batch::Body::Rust(Hosted {
         handler: handler.ok_or_else(|| BuildError::NoHandler(current.projection_id.clone()))?,
         schema_oid: current.schema_oid,
@@ -207,9 +353,9 @@ pub(crate) async fn check(conn: &mut Link<'_>, wanted: &Projection) -> Result<()
     let store_schema = store_schema(&mut tx).await?;
     let scratch = format!("foldd_check_{}", std::process::id());
     lay(&mut tx, wanted, &scratch, &store_schema).await?;
-    let known = projections::all(&mut tx, Some(&wanted.name)).await?;
+    let known = projections::all(&mut tx, Some(&wanted.name), None).await?;
     tx.rollback().await?;
-    if let Choice::Run(_, Some(notice)) = choose(wanted, &known)? {
+    if let Some(notice) = decide(wanted, &known)?.notice {
         return Err(BuildError::Statement {
             place: wanted.definition.path.clone(),
             message: notice.message,
@@ -226,125 +372,102 @@ struct Current {
     version: i32,
     schema_oid: u32,
     definition: Definition,
-    building: bool,
 }
 
-enum Choice<'k> {
-    Create,
-    Replace(&'k Known),
-    Run(Box<Current>, Option<Trouble>),
-}
-
-fn choose<'k>(wanted: &Projection, known: &'k [Known]) -> Result<Choice<'k>, BuildError> {
-    let Some(standing) = known.iter().find(|known| known.role == "live").or(known.last()) else {
-        return Ok(Choice::Create);
+/// Builds a version anew where an operator wishes that: from the definition that the database has.
+async fn begin_anew(
+    tx: &mut Link<'_>,
+    wanted: &Projection,
+    known: &[Known],
+    store_schema: &str,
+) -> Result<(), BuildError> {
+    let live = known.iter().find(|known| known.role == "live");
+    let Some(live) =
+        live.filter(|live| live.to_rebuild && !known.iter().any(|known| known.role == "building"))
+    else {
+        return Ok(());
     };
-    let stored: Definition = serde_json::from_str(standing.definition.get())
-        .map_err(|source| BuildError::UnreadableDefinition(standing.projection_id.clone(), source))?;
-    let same = standing.version == wanted.version && stored.same_as(&wanted.definition);
-    if standing.role == "building" && !same {
-        return Ok(Choice::Replace(standing));
-    }
-    let notice = (!same).then(|| disagreement(wanted, standing, &stored));
-    // The definition that runs is the stored one; when it is the same, the file's lines are the better reference.
-    let definition = if same { wanted.definition.clone() } else { stored };
-    let current = Current {
-        projection_id: standing.projection_id.clone(),
-        version: standing.version,
-        schema_oid: standing.schema_oid,
-        definition,
-        building: standing.role == "building",
-    };
-    Ok(Choice::Run(Box::new(current), notice))
+    let same = Projection { version: live.version, definition: stored(live)?, ..wanted.clone() };
+    begin(tx, &same, known, Some(live), store_schema).await
 }
 
-fn disagreement(wanted: &Projection, live: &Known, stored: &Definition) -> Trouble {
-    let (message, remedy) = match wanted.version.cmp(&live.version) {
-        std::cmp::Ordering::Equal => (
-            format!(
-                "the definition of version {} changed; the one applied stays in force\n{}",
-                live.version,
-                stored.diff(&wanted.definition)
-            ),
-            "raise `version`, or take the change back",
-        ),
-        std::cmp::Ordering::Greater => (
-            format!(
-                "version {} is configured, version {} is live and stays in force",
-                wanted.version, live.version
-            ),
-            "this release builds first versions only; keep the live version in the file for now",
-        ),
-        std::cmp::Ordering::Less => (
-            format!("version {} is configured, but version {} is live already", wanted.version, live.version),
-            "versions only rise: write the live version or a higher one",
-        ),
+/// Lays a version out and enters it as being built: under the projection's name when it is the first one, else beside the
+/// live one.
+async fn begin(
+    tx: &mut Link<'_>,
+    wanted: &Projection,
+    known: &[Known],
+    live: Option<&Known>,
+    store_schema: &str,
+) -> Result<(), BuildError> {
+    let earlier =
+        known.iter().filter(|known| known.version == wanted.version).map(|known| known.generation).max();
+    let generation = earlier.unwrap_or(0) + 1;
+    let schema: String = match live {
+        None => wanted.name.clone(),
+        Some(_) => {
+            sqlx::query_scalar("select es_schema_aside($1, $2, $3)")
+                .bind(&wanted.name)
+                .bind(wanted.version)
+                .bind(generation)
+                .fetch_one(&mut *tx)
+                .await?
+        }
     };
-    Trouble {
-        message,
-        remedy: remedy.to_owned(),
-        sqlstate: None,
-        place: Some(wanted.definition.path.clone()),
-        event: None,
-    }
-}
-
-/// Lays out the projection under its own name and enters it as being built.
-async fn create(tx: &mut Link<'_>, wanted: &Projection, store_schema: &str) -> Result<Current, BuildError> {
-    let schema_oid = lay(tx, wanted, &wanted.name, store_schema).await?;
+    let schema_oid = lay(tx, wanted, &schema, store_schema).await?;
     let definition = to_raw_value(&wanted.definition)
         .map_err(|source| BuildError::UnreadableDefinition(wanted.name.clone(), source))?;
     let categories = listed(&wanted.definition);
     let new = New {
         name: &wanted.name,
         version: wanted.version,
+        generation,
         kind: if wanted.definition.body == Body::Rust { "rust" } else { "sql" },
-        schema_name: &wanted.name,
+        schema_name: &schema,
         schema_oid,
         definition: &definition,
         categories: categories.as_deref(),
     };
     let projection_id = projections::enter(tx, &new).await?;
-    Ok(Current {
-        projection_id,
-        version: wanted.version,
-        schema_oid,
-        definition: wanted.definition.clone(),
-        building: true,
-    })
+    for wished in known.iter().filter(|known| known.to_rebuild) {
+        projections::is_rebuilding(tx, &wished.projection_id).await?;
+    }
+    if let Some(live) = live {
+        projections::note_build(tx, &projection_id, &live.projection_id).await?;
+        tracing::info!(
+            projection = projection_id,
+            schema,
+            live = live.projection_id,
+            "building beside the live version"
+        );
+    }
+    Ok(())
 }
 
 /// Drops what was never live. Refused when something of somebody else's hangs on its tables.
-async fn discard(tx: &mut Link<'_>, half_built: &Known, name: &str) -> Result<(), BuildError> {
-    let dependent: Option<String> = sqlx::query_scalar(
-        "select distinct v.oid::regclass::text from pg_class t
-         join pg_depend d on d.refobjid = t.oid and d.refclassid = 'pg_class'::regclass
-         join pg_rewrite r on r.oid = d.objid and d.classid = 'pg_rewrite'::regclass
-         join pg_class v on v.oid = r.ev_class and v.relnamespace <> t.relnamespace
-         where t.relnamespace = $1::bigint::oid limit 1",
-    )
-    .bind(i64::from(half_built.schema_oid))
-    .fetch_optional(&mut *tx)
-    .await?;
-    if let Some(view) = dependent {
-        return Err(BuildError::Statement {
-            place: format!("schema {name}"),
-            message: format!("the half-built tables cannot be replaced: {view} depends on them"),
-            remedy: format!("drop {view} and create it again once the projection is live"),
-            sqlstate: None,
-        });
-    }
-    let schema: Option<String> =
-        sqlx::query_scalar("select nspname::text from pg_namespace where oid = $1::bigint::oid")
-            .bind(i64::from(half_built.schema_oid))
-            .fetch_optional(&mut *tx)
-            .await?;
-    if let Some(schema) = schema {
-        sqlx::raw_sql(AssertSqlSafe(format!("drop schema {} cascade", quote_ident(&schema))))
-            .execute(&mut *tx)
-            .await?;
-    }
+async fn discard(tx: &mut Link<'_>, half_built: &Known) -> Result<(), BuildError> {
+    sqlx::query("select foldd.es_drop_schema($1::bigint::oid)")
+        .bind(i64::from(half_built.schema_oid))
+        .execute(&mut *tx)
+        .await
+        .map_err(|error| in_the_way(error, half_built))?;
     Ok(projections::forget(tx, &half_built.projection_id).await?)
+}
+
+fn in_the_way(error: sqlx::Error, half_built: &Known) -> BuildError {
+    let dependent = error
+        .as_database_error()
+        .filter(|database| database.code().as_deref() == Some("2BP01"))
+        .map(|database| database.message().to_owned());
+    match dependent {
+        Some(message) => BuildError::Statement {
+            place: format!("schema {}", half_built.schema_name),
+            message: format!("the half-built tables cannot be replaced: {message}"),
+            remedy: "drop what depends on them, and create it again once the projection is live".to_owned(),
+            sqlstate: None,
+        },
+        None => BuildError::Database(error),
+    }
 }
 
 fn listed(definition: &Definition) -> Option<Vec<String>> {

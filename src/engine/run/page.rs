@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Subscription, Terms, Turn, within};
+use super::{Next, Subscription, Terms, Turn, within};
 use crate::engine::backlog::View;
 use crate::engine::batch::{self, Batch, Bounds, Committed};
 use crate::engine::failure::Fault;
 use crate::engine::machine::{Input, Phase};
 use crate::engine::report;
 use crate::ledger::parking::{self, Care};
-use crate::ledger::projections;
+use crate::ledger::projections::{self, Built};
 use crate::store::{self, Link};
 
 /// From this page size on, the planner is told that the page is large.
@@ -45,6 +45,7 @@ impl Subscription {
         };
         let behind = self.phase == Phase::CatchingUp;
         let paced = self.pace.page(if behind { terms.catch_up_batch } else { terms.live_batch });
+        let paced = self.speed_limit().map_or(paced, |most| paced.min(most));
         let bounds = Bounds {
             max_events: match (&letter, suspected) {
                 (_, Some(_)) => 1,
@@ -160,7 +161,8 @@ impl Subscription {
         // One partition goes on past the events of the others, so as not to read them again with each of its own.
         let passes_others = self.is_split && committed.scanned >= self.last_page;
         if committed.scanned > 0 && (remaining > 0 || passes_others) {
-            return self.after(Input::MoreToDo);
+            let turn = self.after(Input::MoreToDo);
+            return self.slowed(turn, committed.own, took);
         }
         if remaining != 0 {
             // An empty page says there is nothing left, whatever the arithmetic believes: count anew next time.
@@ -174,15 +176,33 @@ impl Subscription {
         self.caught_up(conn).await
     }
 
+    /// The most events a second, where somebody has limited a build.
+    fn speed_limit(&self) -> Option<i64> {
+        self.events_per_second.filter(|_| self.building).map(i64::from)
+    }
+
+    /// A turn that is followed by a rest for as long as a build was faster than it may be.
+    fn slowed(&self, turn: Turn, events: i64, took: Duration) -> Turn {
+        let Some(most) = self.speed_limit() else { return turn };
+        let due = Duration::from_secs_f64(events as f64 / most as f64);
+        let rest = due.saturating_sub(took);
+        if rest.is_zero() { turn } else { Turn { next: Next::After(rest), ..turn } }
+    }
+
     /// Everything up to the horizon is applied.
     async fn caught_up(&mut self, conn: &mut Link<'_>) -> Turn {
         self.pace.idle();
         if self.building {
-            let entering = projections::go_live(conn, &self.program.subscription_id);
-            match within(self.deadline, entering).await {
-                Ok(is_live) => {
-                    if is_live {
-                        tracing::info!(subscription = self.id(), "first build done, live from now on");
+            match self.built(conn).await {
+                Ok(became) => {
+                    match became {
+                        Built::Live => {
+                            tracing::info!(subscription = self.id(), "first build done, live from now on")
+                        }
+                        Built::Beside => {
+                            tracing::info!(subscription = self.id(), "built, and about to take over")
+                        }
+                        Built::NotYet => {}
                     }
                     self.building = false;
                 }
@@ -190,5 +210,20 @@ impl Subscription {
             }
         }
         self.after(Input::ReachedHorizon)
+    }
+
+    /// Tidies the tables, if this is the last part of them, and notes that this part is built.
+    async fn built(&mut self, conn: &mut Link<'_>) -> Result<Built, Fault> {
+        let id = &self.program.subscription_id;
+        for table in within(self.deadline, projections::tables_to_tidy(conn, id)).await? {
+            // Statistics and the visibility map, so that the first readers have good plans. Without them they are right
+            // all the same, and autovacuum makes up for it.
+            match within(self.deadline, projections::tidy(conn, &table)).await {
+                Err(fault @ Fault::Unknown(_)) => return Err(fault),
+                Err(fault) => tracing::warn!(table, "not tidied: {fault:?}"),
+                Ok(()) => {}
+            }
+        }
+        within(self.deadline, projections::go_live(conn, &self.program.subscription_id)).await
     }
 }

@@ -6,7 +6,7 @@
 //! in a page of one, with no other batch of this process under way, and is noted before the try, in a transaction of its
 //! own. Should the process die now, the next holder finds the note. A process may fall silent for other reasons, a cut
 //! network or a dying machine; so only an event at which several holders in a row fell silent is blamed, and parked or
-//! halted on as the policy says. A note of a process that ended in good order, or of a server that restarted, blames
+//! halted on as the policy says, and a holder that turns out to be alive takes its part of the blame back. A note of a process that ended in good order, or of a server that restarted, blames
 //! nobody. Handlers in SQL run in the server and cannot kill this process: they are never suspected.
 
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};

@@ -241,7 +241,7 @@ begin
             "    if _foldd_scanned > 0 then
         perform {store}.es_advance(
             _foldd_subscription, _foldd_fence, _foldd_from_xid, _foldd_from_position,
-            _foldd_xid, _foldd_position, _foldd_applied);
+            _foldd_xid, _foldd_position, _foldd_applied, coalesce(_foldd_own, _foldd_scanned));
     end if;
     _foldd_outcome.scanned := _foldd_scanned;
     _foldd_outcome.skipped := _foldd_skipped;

@@ -87,6 +87,9 @@ async fn nothing_is_lost_doubled_or_reordered() {
     let mut session = stage.session().await.expect("the server is there");
     let mut harm = oracle::harm(&mut session, &accounts).await;
     harm.extend(seen);
+    if !unrest.is_empty() {
+        println!("{}", stage.last_words(&mut session).await);
+    }
     harm.extend(unrest);
     tell(&stage, &accounts, &mut session, looks).await;
     assert_eq!(harm, Vec::<String>::new(), "replay with the seed above");

@@ -191,6 +191,29 @@ impl Stage {
         .collect()
     }
 
+    /// Where everybody stands, for whoever wonders why there is no peace: the books, and the ends of the daemons' logs.
+    pub(super) async fn last_words(&self, session: &mut PgConnection) -> String {
+        let books = "
+            select format('%s %s %s token %s %s:%s', s.subscription_id, ph.phase, left(s.holder::text, 8), s.fence_token,
+                          s.last_transaction_id, s.last_position) || coalesce(' ' || (ph.error ->> 'message'), '')
+            from es_subscriptions s left join es_phases ph using (subscription_id)
+            union all
+            select format('replica %s process %s lease %s', left(replica_id::text, 8), process_id, lease_until) from es_replicas
+            union all
+            select format('session %s %s %s %s', pid, application_name, state, left(query, 100)) from pg_stat_activity
+            where application_name like 'foldd %' order by 1";
+        let mut words: Vec<String> = sqlx::query_scalar(books).fetch_all(session).await.unwrap_or_default();
+        for (number, player) in self.players.iter().enumerate() {
+            if let Some(daemon) = &player.lock().await.daemon {
+                let log = std::fs::read_to_string(daemon.log_path()).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                words.push(format!("daemon {number}, process {}:", daemon.pid()));
+                words.extend(lines[lines.len().saturating_sub(60)..].iter().map(|line| (*line).to_owned()));
+            }
+        }
+        words.join("\n")
+    }
+
     /// Asks all daemons to end. Returns how they did.
     pub(super) async fn leave(&self) -> Vec<ExitStatus> {
         let mut statuses = Vec::new();

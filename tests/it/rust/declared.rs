@@ -142,7 +142,7 @@ const DECLARED_WRONG: [(&str, &str); 7] = [
     ),
     (
         "[projections.balances]\nversion = 2",
-        "balances: version 2 is configured, this program's handler is version 1",
+        "balances: version 2 is configured, this program's handlers are of version 1",
     ),
     (
         "[projections.balances]\nhandler = \"rust\"\ntables = \"create table balance ();\\ncommit\"",
