@@ -139,9 +139,9 @@ fn start(args: cli::args::Cli, registry: &Registry) -> Result<(), cli::Failure> 
 
     let environment = config::Environment::of_process();
     let loaded = config::Config::load(&args.config, &environment)?;
-    // The demo talks to a person; what a daemon logs would be in the way.
-    let quiet =
-        matches!(args.verb, Verb::Demo(_)) && loaded.place(&["log", "level"]) == config::Place::Default;
+    // They talk to a person; what a daemon logs would be in the way.
+    let quiet = matches!(args.verb, Verb::Demo(_) | Verb::Test(_))
+        && loaded.place(&["log", "level"]) == config::Place::Default;
     let level = if quiet { "warn" } else { &loaded.config.log.level };
     logging::init(loaded.config.log.format, level, environment.no_color())
         .map_err(|error| cli::Failure::Usage(error.to_string()))?;
@@ -164,6 +164,9 @@ async fn carry_out(
         Verb::Demo(args) => demo::run(&args, loaded, registry).await,
         Verb::Migrate(args) => cli::migrate::run(&args, &loaded).await,
         Verb::Check(args) => cli::check::run(&args, &loaded, registry).await,
+        Verb::Test(args) => cli::test::run(&args, &loaded, registry).await,
+        Verb::Verify(args) => cli::verify::run(&args, &loaded, registry).await,
+        Verb::Build(args) => cli::build::run(&args, &loaded, registry).await,
         Verb::Config(args) => cli::configuration::run(&args, &loaded),
         Verb::Import(args) => cli::import::run(&args, &loaded).await,
         Verb::Export(args) => cli::export::run(&args, &loaded).await,

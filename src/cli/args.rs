@@ -2,6 +2,7 @@
 //! its group, and one file beside this one.
 
 mod care;
+mod checks;
 mod configuration;
 mod events;
 mod operation;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 pub(crate) use care::{Doctor, Rebase};
+pub(crate) use checks::{Build, Test, Verify};
 pub(crate) use configuration::{Check, Config, ConfigShow};
 pub(crate) use events::{Append, Export, Import};
 pub(crate) use operation::{Demo, Migrate, Run};
@@ -34,7 +36,8 @@ Exit codes:
   0  done
   1  failed
   2  wrong use or configuration
-  3  condition not met (wait, check, doctor, plan --check, migrate --check, lag --fail-above, --if-revision,
+  3  condition not met (wait, check, test, verify, doctor, plan --check, migrate --check,
+     lag --fail-above, --if-revision,
      or a daemon has not followed in time)
 
 The database is named by url or url_file in foldd.toml, by FOLDD__DATABASE__URL, or by DATABASE_URL;
@@ -65,6 +68,8 @@ pub(crate) enum Verb {
     Check(Check),
     /// Show what would change with this configuration, and why
     Plan(Plan),
+    /// Run the tests that stand in projection files
+    Test(Test),
     /// Look at the configuration
     #[command(subcommand)]
     Config(Config),
@@ -94,6 +99,10 @@ pub(crate) enum Verb {
     Cancel(Cancel),
     /// Drop a version that is not live, or a projection that nobody configures
     Retire(Retire),
+    /// Fold the log anew, aside, and compare the read model with that
+    Verify(Verify),
+    /// Build a read model as it was, in a schema of its own
+    Build(Build),
     /// Look after events that are parked instead of applied
     #[command(subcommand)]
     DeadLetters(DeadLetters),

@@ -6,6 +6,7 @@ use super::args::Check;
 use super::{Failure, catalog, connect, print};
 use crate::config::Loaded;
 use crate::engine::build::check;
+use crate::ledger::phases::Trouble;
 use crate::projection::Projection;
 use crate::projection::handler::Registry;
 
@@ -40,14 +41,15 @@ pub(crate) async fn run(args: &Check, loaded: &Loaded, registry: &Registry) -> R
                 projection.version,
                 projection.definition.summary()
             ))?,
-            Err(error) => wrong.push(text(&error.trouble(), projection)),
+            Err(error) => wrong.push(text(&error.trouble(), &projection.name)),
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(Failure::NotMet(wrong.join("\n"))) }
 }
 
-fn text(trouble: &crate::ledger::phases::Trouble, projection: &Projection) -> String {
-    let place = trouble.place.as_deref().unwrap_or(&projection.name);
+/// A trouble as one text: place, message, remedy.
+pub(super) fn text(trouble: &Trouble, name: &str) -> String {
+    let place = trouble.place.as_deref().unwrap_or(name);
     let (message, remedy) = (trouble.message.trim_end(), &trouble.remedy);
     // A diff has lines of its own, and so has what follows it.
     let between = if message.contains('\n') { "\nto do: " } else { "; " };

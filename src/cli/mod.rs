@@ -9,6 +9,8 @@
 
 pub(crate) mod append;
 pub(crate) mod args;
+mod aside;
+pub(crate) mod build;
 pub(crate) mod catalog;
 pub(crate) mod check;
 pub(crate) mod configuration;
@@ -25,6 +27,8 @@ pub(crate) mod plan;
 pub(crate) mod rebase;
 pub(crate) mod resume;
 pub(crate) mod status;
+pub(crate) mod test;
+pub(crate) mod verify;
 pub(crate) mod version;
 pub(crate) mod versions;
 pub(crate) mod wait;

@@ -148,7 +148,7 @@ async fn fold_in_sql(
         Outcome::Committed(committed) => Ok(committed),
         Outcome::Failed { position, context, mut fault } => {
             fault.page = fault.page.max(1);
-            fault.place = place(program, &function.lines, &context);
+            fault.place = place(&program.projection_id, &program.path, &function.lines, &context);
             if let Some(position) = position {
                 fault.event = event_ref(conn, position).await;
             }
@@ -157,13 +157,14 @@ async fn fold_in_sql(
     }
 }
 
-enum Outcome {
+/// What a compiled function says.
+pub(super) enum Outcome {
     Committed(Committed),
     Failed { position: Option<i64>, context: String, fault: HandlerFault },
 }
 
 impl Outcome {
-    fn of(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
+    pub(super) fn of(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
         let scanned: i64 = row.try_get::<Option<_>, _>("scanned")?.unwrap_or_default();
         if let Some(sqlstate) = row.try_get("sqlstate")? {
             let text = |column: &str| row.try_get::<Option<String>, _>(column);
@@ -198,12 +199,12 @@ impl Outcome {
 }
 
 /// The line of the file, from PostgreSQL's account of where it was: `… line 31 at SQL statement`.
-fn place(program: &Program, lines: &LineMap, context: &str) -> Option<String> {
-    let function = format!("\"{}\"(", program.projection_id);
+pub(super) fn place(projection_id: &str, path: &str, lines: &LineMap, context: &str) -> Option<String> {
+    let function = format!("\"{projection_id}\"(");
     let frame = context.lines().find(|line| line.contains(&function))?;
     let number = frame.split(" line ").nth(1)?.split_whitespace().next()?;
     let line = lines.file_line(number.parse().ok()?)?;
-    Some(format!("{}:{line}", program.path))
+    Some(format!("{path}:{line}"))
 }
 
 /// Best effort: without an answer the fault is reported with the position's event unnamed.

@@ -159,12 +159,12 @@ async fn read(
 }
 
 /// What is kept of a page to name the event that a handler failed on.
-struct Index {
+pub(super) struct Index {
     events: Vec<EventRef>,
 }
 
 impl Index {
-    fn of(page: &[RecordedEvent]) -> Self {
+    pub(super) fn of(page: &[RecordedEvent]) -> Self {
         let named = |event: &RecordedEvent| EventRef {
             position: event.global_position,
             stream_id: event.stream_id.clone(),
@@ -174,7 +174,7 @@ impl Index {
     }
 
     /// A handler's error as a fault: the connection's if that is what failed, else the handler's.
-    fn fault(&self, error: &HandlerError, page: i64) -> Fault {
+    pub(super) fn fault(&self, error: &HandlerError, page: i64) -> Fault {
         if let Some(database) = error.database() {
             let fault = Fault::of(database, page);
             if !matches!(fault, Fault::Broken { .. }) {
@@ -197,7 +197,7 @@ impl Index {
     }
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text =
         panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     format!("the handler panicked: {}", text.unwrap_or("without a message"))

@@ -9,7 +9,8 @@
 //! how many events remain, `failure` turns what went wrong into what to do, and into what a person should do.
 //! `build` makes a projection's tables and functions. `run` joins them into turns: one turn is one batch, so
 //! that many subscriptions share few connections fairly; `run::parked` parks and retries what cannot be applied,
-//! `run::suspect` finds what kills processes; `report` is what they say.
+//! `run::suspect` finds what kills processes; `report` is what they say. `scratch` folds aside: a copy to compare, to
+//! keep, or to test.
 //!
 //! **Why nothing is lost or doubled.** Effect, checkpoint and fence stand or fall in one commit. A crash before it leaves
 //! nothing; a crash after it leaves all of it. When the answer to the commit is lost, nobody guesses: the connection is
@@ -29,3 +30,4 @@ pub(crate) mod machine;
 pub(crate) mod pace;
 pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod scratch;

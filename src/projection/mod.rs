@@ -23,7 +23,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use definition::Definition;
-use file::{ProjectionFile, faults_of_tables, validate_name};
+use file::{ProjectionFile, TestCase, faults_of_tables, validate_name};
 use handler::{ErasedHandler, RustProjection};
 use settings::{MissingSetting, Settings};
 
@@ -38,6 +38,8 @@ pub(crate) struct Projection {
     pub settings: Settings,
     /// What the version is.
     pub definition: Definition,
+    /// The `@test`s of its file.
+    pub(crate) tests: Vec<TestCase>,
     /// Who applies the events, when it is not SQL: by version, since an older one goes on while a newer one is built.
     pub(crate) handlers: BTreeMap<i32, Arc<dyn ErasedHandler>>,
 }
@@ -55,6 +57,7 @@ impl Projection {
             version: i32::try_from(version).unwrap_or(i32::MAX),
             definition: Definition::of_file(file, &settings)?,
             settings,
+            tests: file.tests.clone(),
             handlers: BTreeMap::new(),
         })
     }
@@ -92,7 +95,7 @@ impl Projection {
             (Ok(version), Ok(definition)) if faults.is_empty() => {
                 let version = i32::try_from(version).unwrap_or(i32::MAX);
                 let handlers = BTreeMap::from([(version, Arc::clone(&rust.handler))]);
-                Ok(Self { name: name.clone(), version, definition, settings, handlers })
+                Ok(Self { name: name.clone(), version, definition, settings, tests: Vec::new(), handlers })
             }
             (version, definition) => {
                 faults.extend(version.err().iter().map(ToString::to_string));

@@ -1,7 +1,8 @@
 //! Compiles a definition into PL/pgSQL: read the page, apply it, move the checkpoint.
 //!
 //! Twice: as the function that runs while nothing is parked, and as the one that passes parked events by or retries
-//! them (`migrations/0011_dead_letters.sql`). The user's statements stand in both unmodified. All names of foldd's own
+//! them (`migrations/0011_dead_letters.sql`); and a third time, for a copy aside, without lease and checkpoint
+//! (`engine/scratch`). The user's statements stand in all of them unmodified. All names of foldd's own
 //! begin with `_foldd_`, apart from `event` and `batch`, and a column always wins over a variable, so that no column
 //! name can clash.
 
@@ -34,18 +35,21 @@ pub(crate) enum Variant {
     Plain,
     /// Parked events are passed by, or retried.
     Parking,
+    /// The page is whatever `pg_temp.es_page` returns, and there is no checkpoint: for a copy aside.
+    Scratch,
 }
 
 impl Variant {
-    /// Both.
+    /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 2] = [Self::Plain, Self::Parking];
+    pub(crate) const ALL: [Self; 3] = [Self::Plain, Self::Parking, Self::Scratch];
 
     /// The schema that its functions live in.
     pub(crate) fn schema(self) -> &'static str {
         match self {
             Self::Plain => "foldd",
             Self::Parking => "foldd_parking",
+            Self::Scratch => "pg_temp",
         }
     }
 }
@@ -80,13 +84,18 @@ impl LineMap {
 
 /// The function's call, with its ten arguments bound in this order: subscription, fence token, incarnation, cursor
 /// (stamp, position), horizon, most events, most bytes, whether the page is large, and what is to be parked or retried.
+/// [`Variant::Scratch`] takes one: how many events the page has.
 pub(crate) fn call(projection_id: &str, variant: Variant) -> String {
+    let arguments = match variant {
+        Variant::Plain | Variant::Parking => "$1, $2, $3, $4::xid8, $5, $6::xid8, $7, $8, $9, $10",
+        Variant::Scratch => "$1",
+    };
     format!(
         "select scanned, skipped, transaction_id::text::bigint as stamp, global_position, oldest_seconds, \
          failed_position, sqlstate, message, detail, hint, context, coalesce(parked, 0) as parked, \
          coalesce(own, 0) as own, \
          coalesce(quarantined, false) as quarantined \
-         from {}.{}($1, $2, $3, $4::xid8, $5, $6::xid8, $7, $8, $9, $10)",
+         from {}.{}({arguments})",
         variant.schema(),
         quote_ident(projection_id)
     )
@@ -114,11 +123,16 @@ pub(crate) fn compile(definition: &Definition, target: &Target<'_>, variant: Var
     let (source, lines) = source.finish();
     let quote = dollar_quote(&source);
     let (schema, name) = (variant.schema(), quote_ident(target.projection_id));
+    let parameters = match variant {
+        Variant::Plain | Variant::Parking => {
+            "_foldd_subscription text, _foldd_fence bigint, _foldd_incarnation uuid,\n    \
+             _foldd_from_xid xid8, _foldd_from_position bigint, _foldd_horizon xid8,\n    \
+             _foldd_max_events bigint, _foldd_max_bytes bigint, _foldd_bulk boolean, _foldd_care jsonb"
+        }
+        Variant::Scratch => "_foldd_max_events bigint",
+    };
     let ddl = format!(
-        "create or replace function {schema}.{name}(\n    \
-         _foldd_subscription text, _foldd_fence bigint, _foldd_incarnation uuid,\n    \
-         _foldd_from_xid xid8, _foldd_from_position bigint, _foldd_horizon xid8,\n    \
-         _foldd_max_events bigint, _foldd_max_bytes bigint, _foldd_bulk boolean, _foldd_care jsonb)\n    \
+        "create or replace function {schema}.{name}(\n    {parameters})\n    \
          returns foldd.es_outcome\n\
          language plpgsql volatile\nset search_path = pg_catalog\n{settings}\nas {quote}{source}{quote}"
     );

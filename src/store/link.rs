@@ -169,6 +169,18 @@ impl<'c> Link<'c> {
         self.begin_and(SWEEP).await
     }
 
+    /// As [`begin_for_others`](Self::begin_for_others), with one snapshot from the first look to the end.
+    pub(crate) async fn begin_snapshot(&mut self) -> sqlx::Result<Link<'_>> {
+        let isolated = "; set transaction isolation level repeatable read";
+        let begin = self.begin.clone();
+        let first = match &begin {
+            Some(begin) => format!("{begin}{isolated}{SWEEP}"),
+            None => format!("{BEGIN}{isolated}"),
+        };
+        let unit = self.driver().begin_with(AssertSqlSafe(first)).await?;
+        Ok(Link { held: Held::Unit(unit), begin })
+    }
+
     async fn begin_and(&mut self, more: &str) -> sqlx::Result<Link<'_>> {
         let begin = self.begin.clone();
         let first = begin.as_ref().filter(|_| !self.is_unit()).map(|begin| format!("{begin}{more}"));

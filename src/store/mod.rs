@@ -48,7 +48,9 @@ pub use migrate::Migrated;
 pub(crate) use migrate::{KNOWN as SCHEMA_VERSION, migrate, require_current};
 pub(crate) use order::{Rebase, note_horizon, plan_rebase, rebase, settle};
 pub use read::Lag;
-pub(crate) use read::{Page, count_after, cursor_of, head, read_page_in, read_rest, stream_page};
+pub(crate) use read::{
+    Page, count_after, cursor_of, head, read_page_in, read_rest, read_scratch, stream_page,
+};
 pub use scope::{CommittedEvents, TransactionScope};
 
 /// The result of everything the event store does.

@@ -265,6 +265,11 @@ pub(crate) async fn read_rest(conn: &mut Link<'_>) -> sqlx::Result<Vec<RecordedE
         .await
 }
 
+/// The page that a copy aside is folded from, in this transaction.
+pub(crate) async fn read_scratch(conn: &mut Link<'_>) -> sqlx::Result<Vec<RecordedEvent>> {
+    sqlx::query_as(concat!("select ", recorded_event!(), " from pg_temp.es_page()")).fetch_all(conn).await
+}
+
 /// One page of the log, event by event as they arrive: whatever their sizes, one is held at a time.
 pub(crate) fn stream_page<'c>(
     conn: &'c mut Link<'_>,

@@ -4,6 +4,8 @@
 
 /// Faults of every kind on top of each other, and an oracle that counts.
 mod chaos;
+/// What is folded aside: the tests of files, verify, and read models as they were.
+mod checks;
 /// What the database may be like, and what foldd says about it.
 mod conditions;
 /// Mistakes in configuration, files and their names.

@@ -148,6 +148,7 @@ async fn every_verb_works_through_a_transaction_pooler() {
     assert!(works(&world, &["import", "in.jsonl"]).await.contains("12000 events imported"));
     assert!(works(&world, &["import", "in.jsonl", "--resume"]).await.contains("12000 were there already"));
     assert!(works(&world, &["check"]).await.contains("tally@1: right"));
+    assert!(works(&world, &["test"]).await.contains("no tests"));
 
     let daemon = world.daemon_with(&[BATCH_TIMEOUT, LEASE]);
     works(&world, &["append", "order-new", "Placed", "{}", "--expected", "new"]).await;
@@ -158,6 +159,9 @@ async fn every_verb_works_through_a_transaction_pooler() {
     assert!(works(&world, &["lag", "--fail-above", "0"]).await.contains("audit@1: 0 events"));
     let status: Value = serde_json::from_str(&works(&world, &["status", "--json"]).await).expect("JSON");
     assert_eq!((&status["store"]["head_position"], &status["store"]["tier"]), (&12_001.into(), &1.into()));
+    assert!(works(&world, &["verify", "tally"]).await.contains("12001 events folded and compared"));
+    assert!(works(&world, &["build", "tally", "--into", "aside"]).await.contains("12001 events folded"));
+    assert_eq!(world.value("select sum(n) from aside.tally").await, "12001");
     works(&world, &["export", "out.jsonl"]).await;
     let exported = std::fs::read_to_string(world.dir().join("out.jsonl")).expect("it was written");
     assert_eq!(exported.lines().count(), 12_001);

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use chrono::DateTime;
 use serde_json::value::RawValue;
 
 use crate::cli::import::lines::unstorable;
+use crate::engine::scratch::aside::Until;
 use crate::stream::ExpectedVersion;
 
 /// Longer waits are a typing error, and would overflow clocks.
@@ -16,6 +18,19 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         Ok(_) => Err("longer than a year".to_owned()),
         Err(error) => Err(format!("{error}; write for example 500ms, 30s or 5min")),
     }
+}
+
+pub(super) fn until(text: &str) -> Result<Until, String> {
+    if let Ok(position) = text.parse::<i64>() {
+        return if position > 0 {
+            Ok(Until::Position(position))
+        } else {
+            Err("positions begin with 1".to_owned())
+        };
+    }
+    DateTime::parse_from_rfc3339(text).map(|time| Until::Time(time.to_utc())).map_err(|error| {
+        format!("neither a position nor a time: {error}; write for example 561470 or 2025-03-03T12:00:00Z")
+    })
 }
 
 pub(super) fn expected(text: &str) -> Result<ExpectedVersion, String> {

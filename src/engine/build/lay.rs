@@ -13,7 +13,7 @@ use crate::projection::sql::{EXPLAIN, explainer, quote_ident};
 use crate::store::Link;
 
 /// Creates schema and tables, and has PostgreSQL plan every statement there. Returns the schema's OID.
-pub(super) async fn lay(
+pub(in crate::engine) async fn lay(
     tx: &mut Link<'_>,
     wanted: &Projection,
     schema: &str,

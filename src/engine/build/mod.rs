@@ -15,7 +15,7 @@ use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use decide::{Decision, Step, decide, stored};
-use lay::lay;
+pub(super) use lay::lay;
 
 use super::batch::{self, Program};
 use super::failure::Policy;
@@ -477,7 +477,7 @@ fn listed(definition: &Definition) -> Option<Vec<String>> {
     }
 }
 
-async fn store_schema(tx: &mut Link<'_>) -> sqlx::Result<String> {
+pub(super) async fn store_schema(tx: &mut Link<'_>) -> sqlx::Result<String> {
     sqlx::query_scalar(
         "select n.nspname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
          where c.oid = 'es_events'::regclass",

@@ -39,11 +39,10 @@ impl<'a> Source<'a> {
 
     /// Fence first; then, in a later statement, where the tables are.
     pub(super) fn head(&mut self) {
-        let extensions: Vec<_> =
-            self.target.extension_schemas.iter().map(|schema| quote_literal(schema)).collect();
-        let batches = match self.variant {
-            Variant::Plain => "case when _foldd_bulk then 'foldd_bulk' end",
-            Variant::Parking => "'foldd_parking'",
+        let enter = match self.variant {
+            Variant::Plain => self.enter("case when _foldd_bulk then 'foldd_bulk' end"),
+            Variant::Parking => self.enter("'foldd_parking'"),
+            Variant::Scratch => self.enter_scratch(),
         };
         let _ = write!(
             self.text,
@@ -64,14 +63,35 @@ declare
     _foldd_begun       boolean := false;
     _foldd_outcome     foldd.es_outcome;
 begin
-    perform set_config('search_path', foldd.es_enter(
+{enter}",
+            store = self.store,
+        );
+    }
+
+    fn enter(&self, batches: &str) -> String {
+        let extensions: Vec<_> =
+            self.target.extension_schemas.iter().map(|schema| quote_literal(schema)).collect();
+        format!(
+            "    perform set_config('search_path', foldd.es_enter(
         _foldd_subscription, _foldd_fence, _foldd_incarnation, {oid},
         array[{extensions}]::text[], {batches}), true);
 ",
-            store = self.store,
             oid = self.target.schema_oid,
             extensions = extensions.join(", "),
-        );
+        )
+    }
+
+    /// Nobody else knows the tables: there is no fence to check, only the path to set. `batch` is the one of pg_temp.
+    fn enter_scratch(&self) -> String {
+        let extensions: String =
+            self.target.extension_schemas.iter().map(|schema| format!(", {}", quote_ident(schema))).collect();
+        format!(
+            "    perform set_config('search_path', quote_ident(n.nspname) || {rest}, true)
+    from pg_namespace n where n.oid = {oid};
+",
+            rest = quote_literal(&format!(", pg_temp, foldd{extensions}, pg_catalog")),
+            oid = self.target.schema_oid,
+        )
     }
 
     /// Costs nothing until somebody has inserted without es_append, and then a second look at the page. Where events
@@ -108,6 +128,11 @@ begin
                 self.set_aside();
                 self.push("        for event in select * from foldd_parking.es_page()");
             }
+            Variant::Scratch => {
+                self.push(
+                    "        _foldd_begun := true;\n        for event in select * from pg_temp.es_page()",
+                );
+            }
         }
         self.push(
             "        loop
@@ -124,7 +149,7 @@ begin
             "            else _foldd_skipped := _foldd_skipped + 1;
             end case;",
         );
-        if self.variant == Variant::Plain {
+        if self.variant != Variant::Parking {
             self.push(
                 "            if _foldd_scanned = 0 then
                 _foldd_oldest := event.created_at;
@@ -138,7 +163,7 @@ begin
             "        end loop;
         _foldd_at_event := false;",
         );
-        if self.variant == Variant::Plain {
+        if self.variant != Variant::Parking {
             self.push("        _foldd_single := case when _foldd_scanned = 1 then _foldd_position end;");
         }
         self.end_of_page();
@@ -152,6 +177,15 @@ begin
                 self.set_aside();
                 self.push("    if _foldd_own > _foldd_parked then");
             }
+            Variant::Scratch => self.push(
+                "    _foldd_scanned := _foldd_max_events;
+    if _foldd_scanned > 0 then
+    begin
+        if _foldd_scanned = 1 then
+            select page.global_position into _foldd_single from pg_temp.es_page() page;
+        end if;
+        _foldd_begun := true;",
+            ),
         }
         for entry in entries {
             self.statement(entry);
@@ -161,7 +195,7 @@ begin
             self.push("    end if;");
         }
         self.end_of_page();
-        if self.variant == Variant::Plain {
+        if self.variant != Variant::Parking {
             self.push("    end if;");
         }
     }
@@ -236,14 +270,20 @@ begin
 
     /// The checkpoint, and what came of the page.
     pub(super) fn finish(mut self) -> (String, LineMap) {
-        let _ = write!(
-            self.text,
-            "    if _foldd_scanned > 0 then
+        if self.variant != Variant::Scratch {
+            let _ = write!(
+                self.text,
+                "    if _foldd_scanned > 0 then
         perform {store}.es_advance(
             _foldd_subscription, _foldd_fence, _foldd_from_xid, _foldd_from_position,
             _foldd_xid, _foldd_position, _foldd_applied, coalesce(_foldd_own, _foldd_scanned));
     end if;
-    _foldd_outcome.scanned := _foldd_scanned;
+",
+                store = self.store,
+            );
+        }
+        self.text.push_str(
+            "    _foldd_outcome.scanned := _foldd_scanned;
     _foldd_outcome.skipped := _foldd_skipped;
     _foldd_outcome.parked := _foldd_parked;
     _foldd_outcome.own := coalesce(_foldd_own, _foldd_scanned);
@@ -253,7 +293,6 @@ begin
     return _foldd_outcome;
 end
 ",
-            store = self.store,
         );
         (self.text, self.lines)
     }
