@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A place in the log, between the event it names and the next one.
@@ -66,7 +67,8 @@ impl FromStr for Cursor {
 }
 
 /// The JSON form keeps the stamp a string: it is 64 bits wide, and JavaScript's numbers are not.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Cursor")]
 struct CursorJson {
     transaction_id: String,
     position: i64,
@@ -76,6 +78,16 @@ impl Serialize for Cursor {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         CursorJson { transaction_id: self.transaction_id.to_string(), position: self.global_position }
             .serialize(serializer)
+    }
+}
+
+impl JsonSchema for Cursor {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        CursorJson::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        CursorJson::json_schema(generator)
     }
 }
 

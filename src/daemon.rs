@@ -44,6 +44,10 @@ pub(crate) struct Plan {
     /// Asked anew for every connection.
     pub(crate) database: Database,
     pub(crate) listener: TcpListener,
+    /// What the verbs of the HTTP side want to see.
+    pub(crate) token: ops::TokenSource,
+    /// Every value that is in force, secrets masked.
+    pub(crate) configuration: Arc<Vec<serde_json::Value>>,
 }
 
 /// Where the database is.
@@ -77,13 +81,19 @@ pub(crate) async fn run(args: &Run, loaded: Loaded, registry: &Registry) -> Resu
         // Refuses, with the remedy, when nothing names a database.
         loaded.database_url()?;
     }
+    ops::raise_places();
+    // A token that is none is found now, not when somebody needs it.
+    loaded.ops_token()?;
     let listener = bind(loaded.config.ops.listen).await?;
     let server = if args.embedded { Some(start_own(args.data_dir.clone(), &loaded).await?) } else { None };
     let database = match &server {
         Some(server) => Database::Own(SecretString::from(server.url("postgres"))),
         None => Database::Configured(Arc::clone(&loaded)),
     };
-    let plan = Plan { projections, daemon: loaded.config.daemon.clone(), database, listener };
+    let configuration = Arc::new(loaded.show_entries());
+    let daemon = loaded.config.daemon.clone();
+    let token: ops::TokenSource = Arc::new(move || loaded.ops_token().map_err(|error| error.to_string()));
+    let plan = Plan { projections, daemon, database, listener, token, configuration };
     let outcome = serve(plan, CancellationToken::new(), std::future::ready(())).await;
     stop_own(server).await;
     outcome
@@ -120,6 +130,9 @@ pub(crate) async fn serve(
     let faces_end = CancellationToken::new();
     let (readiness, readiness_seen) = watch::channel(ops::Readiness::default());
     let faces = ops::Faces {
+        connector: connector(&plan.database),
+        token: plan.token,
+        configuration: plan.configuration,
         metrics: exporter.clone(),
         readiness: readiness_seen,
         status: published.status,

@@ -8,7 +8,7 @@ use super::args::{Until, Wait};
 use super::{Failure, connect_to_look, print, print_json};
 use crate::config::Loaded;
 use crate::cursor::Cursor;
-use crate::ledger::reached::{Reached, reached};
+use crate::ledger::reached::progress;
 use crate::store::{self, Link};
 
 /// The pauses between two looks: short at first, since most waits are for a write of a moment ago.
@@ -50,13 +50,13 @@ async fn wait(conn: &mut Link<'_>, name: &str, until: Until) -> Result<Cursor, F
     loop {
         if let (None, Until::Position(position)) = (target, until) {
             // A position that is drawn and not committed yet has no cursor yet.
-            target = store::cursor_of(conn, position).await?;
+            target = store::cursors_of(conn, &[position]).await?.remove(&position);
         }
         if let Some(cursor) = target {
-            match reached(conn, name, cursor).await? {
-                Reached::Yes => return Ok(cursor),
-                Reached::NotYet => {}
-                Reached::Unknown => {
+            match progress(conn, &[name.to_owned()]).await?.get(name) {
+                Some(progress) if progress.has_reached(cursor) => return Ok(cursor),
+                Some(_) => {}
+                None => {
                     return Err(Failure::Failed(format!(
                         "there is no projection '{name}'; `foldd status` lists them"
                     )));

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 use super::fault::{Fault, Place, shortened};
 use super::load::{Loaded, Origins};
 use super::overrides::ProjectionOverride;
-use super::{Config, ConfigError, Handler, connect, explain};
+use super::{Config, ConfigError, Handler, connect, explain, token};
 use crate::projection::file::validate_name;
 
 /// Everything that is wrong with well-formed values.
@@ -17,6 +17,7 @@ pub(super) fn faults(config: &Config, origins: &Origins) -> Vec<Fault> {
     let mut checks = Checks { origins, faults: Vec::new() };
     checks.database(config);
     checks.daemon(config);
+    checks.ops(config);
     checks.log(config);
     for (name, projection) in &config.projections {
         checks.projection(name, projection);
@@ -94,6 +95,13 @@ impl Checks<'_> {
                 "shorter than three times poll_interval, so it would run out between two renewals",
                 format!("raise it to at least {}, or lower poll_interval", format_duration(thrice)),
             );
+        }
+    }
+
+    fn ops(&mut self, config: &Config) {
+        if let Some(token) = &config.ops.token {
+            let place = self.origins.place(&["ops", "token"]);
+            self.faults.extend(token::fault(token.expose_secret(), "ops.token", place));
         }
     }
 

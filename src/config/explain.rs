@@ -81,6 +81,10 @@ fn example(path: &[String]) -> String {
     let known = match key {
         "projection_dirs" => Some("[\"projections\"]".to_owned()),
         "url" => Some("\"postgres://user@host/database\"".to_owned()),
+        "token" => {
+            Some("\"…\", with 16 characters or more, such as `openssl rand -hex 24` prints".to_owned())
+        }
+        "token_file" => Some("\"/run/secrets/foldd-token\"".to_owned()),
         "url_file" => Some("\"/run/secrets/database-url\"".to_owned()),
         "data_dir" => Some("\"/var/lib/foldd\"".to_owned()),
         "tables" => Some("\"create table …\"".to_owned()),

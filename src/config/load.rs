@@ -60,7 +60,8 @@ pub(super) fn load(base: &Path, paths: &[PathBuf], environment: &Environment) ->
     for variable in environment.keys() {
         collect(variable.map(Layer::variable), &mut layers, &mut faults);
     }
-    if !settle_database(&mut layers, &mut faults)
+    settle(&mut layers, &mut faults, "ops", ["token", "token_file"]);
+    if !settle(&mut layers, &mut faults, "database", ["url", "url_file"])
         && let Some(url) = environment.database_url()
     {
         collect(url.map(Layer::variable), &mut layers, &mut faults);
@@ -169,6 +170,9 @@ impl Origins {
         if let Some(file) = &mut config.database.url_file {
             resolve(&["database", "url_file"], file);
         }
+        if let Some(file) = &mut config.ops.token_file {
+            resolve(&["ops", "token_file"], file);
+        }
         if let Some(dir) = &mut config.embedded.data_dir {
             resolve(&["embedded", "data_dir"], dir);
         }
@@ -199,9 +203,9 @@ impl Layer {
         }
     }
 
-    fn database(&mut self) -> Option<&mut Dict> {
-        match self.data.get_mut("database") {
-            Some(Value::Dict(_, database)) => Some(database),
+    fn table(&mut self, name: &str) -> Option<&mut Dict> {
+        match self.data.get_mut(name) {
+            Some(Value::Dict(_, table)) => Some(table),
             Some(_) | None => None,
         }
     }
@@ -224,28 +228,27 @@ fn collect(layer: Result<Layer, Fault>, layers: &mut Vec<Layer>, faults: &mut Ve
     }
 }
 
-/// `url` and `url_file` are two ways to say one thing: the later layer takes both away from the
-/// earlier ones, and naming both in one place is a fault. Whether any names a database.
-fn settle_database(layers: &mut [Layer], faults: &mut Vec<Fault>) -> bool {
-    const KEYS: [&str; 2] = ["url", "url_file"];
+/// A secret and the file that holds it, such as `url` and `url_file`, are two ways to say one thing: the later layer
+/// takes both away from the earlier ones, and naming both in one place is a fault. Whether any names it.
+fn settle(layers: &mut [Layer], faults: &mut Vec<Fault>, table: &str, keys: [&'static str; 2]) -> bool {
     // All variables are one place: they have no order.
     let mut winner: Option<(bool, &str)> = None;
     for layer in layers.iter_mut().rev() {
         let variable = matches!(layer.from, From::Variable { .. });
-        let place = |key: &str, layer: &Layer| layer.place(&owned(&["database", key]), Source::value);
-        let Some(database) = layer.database() else { continue };
-        let named: Vec<&str> = KEYS.into_iter().filter(|key| database.contains_key(*key)).collect();
+        let place = |key: &str, layer: &Layer| layer.place(&owned(&[table, key]), Source::value);
+        let Some(found) = layer.table(table) else { continue };
+        let named: Vec<&str> = keys.into_iter().filter(|key| found.contains_key(*key)).collect();
         let both = match (winner, named.first()) {
             (Some((true, other)), Some(key)) if variable => *key != other,
             _ => named.len() > 1,
         };
         if winner.is_some_and(|(by_variable, _)| !(by_variable && variable)) {
-            database.retain(|key, _| !KEYS.contains(&key.as_str()));
+            found.retain(|key, _| !keys.contains(&key.as_str()));
         } else if let Some(key) = named.first() {
             winner = Some((variable, key));
             if both {
-                let (value, problem) = ("database.url and database.url_file", "both are given");
-                faults.push(Fault::new(place(key, layer), value, problem, "keep one of the two"));
+                let value = format!("{table}.{} and {table}.{}", keys[0], keys[1]);
+                faults.push(Fault::new(place(key, layer), value, "both are given", "keep one of the two"));
             }
         }
     }

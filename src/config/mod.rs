@@ -31,6 +31,7 @@ mod paths;
 mod show;
 #[cfg(test)]
 mod tests;
+mod token;
 mod values;
 
 use std::collections::BTreeMap;
@@ -148,6 +149,14 @@ pub(crate) struct Ops {
     /// Address and port to listen on.
     #[schemars(with = "String")]
     pub(crate) listen: SocketAddr,
+    /// The bearer token of the verbs, and of everything but metrics and health where `listen` is not a loopback address:
+    /// 16 characters or more, such as `openssl rand -hex 24` prints. Without one the HTTP side only reads.
+    #[serde(serialize_with = "values::hidden", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub(crate) token: Option<SecretString>,
+    /// A file that holds the token; read again for every request, so that a rotated secret is picked up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 /// What is logged, and how.
@@ -219,7 +228,7 @@ impl Default for Daemon {
 
 impl Default for Ops {
     fn default() -> Self {
-        Ops { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 3653)) }
+        Ops { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 3653)), token: None, token_file: None }
     }
 }
 

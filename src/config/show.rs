@@ -18,6 +18,27 @@ impl Loaded {
         serde_json::to_value(&self.config).unwrap_or_default()
     }
 
+    /// Every value with its key, as in `daemon.workers`, and where it comes from; secrets masked.
+    pub(crate) fn show_entries(&self) -> Vec<Json> {
+        let mut entries = Vec::new();
+        self.collect(&mut Vec::new(), &self.show_json(), &mut entries);
+        entries
+    }
+
+    fn collect(&self, path: &mut Vec<String>, json: &Json, entries: &mut Vec<Json>) {
+        let Some(table) = json.as_object() else {
+            let keys: Vec<&str> = path.iter().map(String::as_str).collect();
+            let from = self.place(&keys).to_string();
+            entries.push(serde_json::json!({ "key": path.join("."), "value": json, "from": from }));
+            return;
+        };
+        for (key, json) in table {
+            path.push(key.clone());
+            self.collect(path, json, entries);
+            path.pop();
+        }
+    }
+
     fn table(&self, path: &mut Vec<String>, json: &Json) -> Table {
         let mut table = Table::new();
         table.set_implicit(true);

@@ -162,6 +162,42 @@ fn the_database_url_is_the_one_said_last_and_the_environment_only_fills_in() {
 }
 
 #[test]
+fn the_token_is_the_one_said_last_and_its_file_is_read_again() {
+    let folder = Folder::with(&[
+        ("foldd.toml", "ops.token_file = \"secret\""),
+        ("token.toml", "ops.token = \"0123456789abcdef\""),
+        ("secret", " fedcba9876543210\n"),
+        ("short.toml", "ops.token = \"hunter2\""),
+    ]);
+    let token =
+        |loaded: &Loaded| loaded.ops_token().map(|token| token.map(|token| token.expose_secret().to_owned()));
+    assert!(
+        matches!(token(&folder.good(&["token.toml"], &[])), Ok(Some(token)) if token == "0123456789abcdef")
+    );
+    assert!(
+        matches!(token(&folder.good(&["token.toml", "foldd.toml"], &[])), Ok(Some(token)) if token.starts_with("fed"))
+    );
+    let variable = ("FOLDD__OPS__TOKEN", "1234567890123456");
+    assert!(
+        matches!(token(&folder.good(&["foldd.toml"], &[variable])), Ok(Some(token)) if token.starts_with("1234"))
+    );
+    let said = folder.said(&["short.toml"], &[]);
+    assert!(
+        said.starts_with("short.toml:1:13: ops.token: has 7 characters") && !said.contains("hunter2"),
+        "{said}"
+    );
+
+    let loaded = folder.good(&["foldd.toml"], &[]);
+    folder.put("secret", b"a whole other one");
+    let said = folder.text(&loaded.ops_token().expect_err("spaces"));
+    assert!(said.starts_with("secret: the token: holds what no header carries"), "{said}");
+    folder.put("secret", b"aaaaaaaaaaaaaaaaa");
+    assert!(matches!(token(&loaded), Ok(Some(token)) if token.starts_with("aaa")));
+    let shown = folder.good(&["token.toml"], &[]).show_toml();
+    assert!(shown.contains("token = \"***\"") && !shown.contains("0123456789abcdef"), "{shown}");
+}
+
+#[test]
 fn a_url_file_is_read_again_and_its_faults_are_told() {
     let folder = Folder::with(&[("foldd.toml", "database.url_file = \"secret\"")]);
     let loaded = folder.good(&[], &[]);
@@ -252,7 +288,7 @@ fn what_is_shown_has_no_password_and_can_be_loaded_again() {
 fn the_schema_describes_every_key() {
     let schema = Config::schema();
     assert_eq!(schema["additionalProperties"], false);
-    for (section, keys) in [("Daemon", 11), ("Database", 2), ("ProjectionOverride", 13)] {
+    for (section, keys) in [("Daemon", 11), ("Database", 2), ("Ops", 3), ("ProjectionOverride", 13)] {
         let properties = schema["$defs"][section]["properties"].as_object().expect(section);
         assert_eq!(properties.len(), keys, "{section}");
         for (key, property) in properties {

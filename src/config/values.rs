@@ -66,3 +66,8 @@ where
 pub(super) fn masked<S: Serializer>(url: &Option<SecretString>, to: S) -> Result<S::Ok, S::Error> {
     url.as_ref().map(|url| masked_url(url.expose_secret())).serialize(to)
 }
+
+/// A secret of which nothing is shown.
+pub(super) fn hidden<S: Serializer>(secret: &Option<SecretString>, to: S) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(|_| "***").serialize(to)
+}

@@ -6,13 +6,15 @@
 mod parcels;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::ConnectOptions;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::cli::args::Demo;
 use crate::cli::{Failure, catalog, print};
@@ -55,7 +57,12 @@ pub(crate) async fn run(args: &Demo, loaded: Loaded, registry: &Registry) -> Res
     let server = Server::start(Options::default()).await.map_err(|error| Failure::Failed(chain(&error)))?;
     let url = server.url("postgres");
     let names: Vec<_> = projections.iter().map(|projection| projection.name.clone()).collect();
-    print(&welcome(address, &url, &names))?;
+    let token = match loaded.ops_token()? {
+        Some(token) => token,
+        None => SecretString::from(Uuid::new_v4().simple().to_string()),
+    };
+    print(&welcome(address, &url, &names, token.expose_secret()))?;
+    let shown = token.clone();
 
     let cancel = CancellationToken::new();
     let plan = Plan {
@@ -63,6 +70,8 @@ pub(crate) async fn run(args: &Demo, loaded: Loaded, registry: &Registry) -> Res
         daemon: loaded.config.daemon.clone(),
         database: Database::Own(SecretString::from(url.clone())),
         listener,
+        token: Arc::new(move || Ok(Some(shown.clone()))),
+        configuration: Arc::new(loaded.show_entries()),
     };
     let mut seen = None;
     let beside = async {
@@ -134,7 +143,7 @@ async fn connect(url: &str) -> Result<Link<'static>, Failure> {
     Ok(Link::direct(options.connect().await?))
 }
 
-fn welcome(address: SocketAddr, url: &str, names: &[String]) -> String {
+fn welcome(address: SocketAddr, url: &str, names: &[String], token: &str) -> String {
     let look = if names.iter().any(|name| name == "traffic") {
         "traffic.event_type order by events"
     } else {
@@ -146,6 +155,7 @@ fn welcome(address: SocketAddr, url: &str, names: &[String]) -> String {
 
   look     http://{address}/            the projections, live
            http://{address}/metrics     what Prometheus scrapes
+  act      the page asks for the token:  {token}
   type     export DATABASE_URL='{url}'
            foldd status --watch               (this binary: {binary})
            foldd append parcel-mine Admired '{{}}'

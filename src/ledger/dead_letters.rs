@@ -9,6 +9,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -50,7 +51,7 @@ pub(crate) enum State {
 }
 
 /// One parked event.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Letter {
     /// `fines@2`.
     pub(crate) projection: String,
@@ -69,11 +70,13 @@ pub(crate) struct Letter {
 }
 
 /// One parked event with what it says.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Opened {
     #[serde(flatten)]
     pub(crate) letter: Letter,
+    #[schemars(with = "serde_json::Value")]
     pub(crate) data: Box<RawValue>,
+    #[schemars(with = "serde_json::Value")]
     pub(crate) metadata: Box<RawValue>,
 }
 

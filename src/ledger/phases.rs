@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 
 use crate::store::{Horizon, Link};
 
 /// An event that a message is about. A reference, never its payload.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct EventRef {
     /// Its global position.
     pub(crate) position: i64,
@@ -26,7 +27,7 @@ impl fmt::Display for EventRef {
 }
 
 /// Why a subscription does not move, for a person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Trouble {
     /// What happened.
     pub(crate) message: String,

@@ -2,6 +2,7 @@
 //!
 //! The field names are a contract with scripts and dashboards.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -16,7 +17,7 @@ use crate::store::{self, Blocker, Glance, Horizon, Link};
 const BLOCKER_MIN_AGE: f64 = 1.0;
 
 /// The whole answer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Status {
     /// The log.
     pub(crate) store: StoreStatus,
@@ -27,7 +28,7 @@ pub(crate) struct Status {
 }
 
 /// The log: how long it is, and how far it can be read.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct StoreStatus {
     /// The greatest committed global position.
     pub(crate) head_position: i64,
@@ -44,7 +45,7 @@ pub(crate) struct StoreStatus {
 }
 
 /// One version of a projection.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct ProjectionStatus {
     /// Its name.
     pub(crate) name: String,
@@ -75,7 +76,7 @@ pub(crate) struct ProjectionStatus {
 }
 
 /// How far a build has come.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct BuildStatus {
     /// Events folded.
     pub(crate) done: i64,
@@ -93,7 +94,7 @@ pub(crate) struct BuildStatus {
 }
 
 /// One part of a projection, with a checkpoint of its own.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct PartitionStatus {
     /// Its number, from 0.
     pub(crate) partition: i32,
@@ -104,7 +105,7 @@ pub(crate) struct PartitionStatus {
 }
 
 /// One running process.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct ReplicaStatus {
     /// Its identity, new with every start.
     pub(crate) id: Uuid,
@@ -348,4 +349,26 @@ async fn read_replicas(conn: &mut Link<'_>) -> store::Result<Vec<ReplicaStatus>>
         })
         .collect::<sqlx::Result<_>>()
         .map_err(Into::into)
+}
+
+#[cfg(test)]
+impl ProjectionStatus {
+    /// A live projection with nothing to do.
+    pub(crate) fn at_rest(name: &str, version: i32) -> Self {
+        Self {
+            name: name.to_owned(),
+            version,
+            role: "live".to_owned(),
+            phase: "live".to_owned(),
+            lag_events: 0,
+            lag_seconds: 0.0,
+            withheld_events: 0,
+            events_per_second: 0.0,
+            dead_letters: 0,
+            revision: 0,
+            error: None,
+            build: None,
+            partitions: vec![PartitionStatus { partition: 0, holder: None, checkpoint: Cursor::START }],
+        }
+    }
 }

@@ -12,6 +12,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::Row;
@@ -85,7 +86,7 @@ pub(crate) struct Done {
 }
 
 /// One line of the log.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Entry {
     pub(crate) revision: i64,
     pub(crate) at: chrono::DateTime<chrono::Utc>,

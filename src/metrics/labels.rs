@@ -24,6 +24,8 @@ label_words! {
         Leases = "leases",
         /// It folds batches.
         Worker = "worker",
+        /// It serves page and HTTP API, while somebody uses them.
+        Faces = "faces",
     }
 }
 

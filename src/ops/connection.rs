@@ -19,10 +19,30 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// At most so many connections at once; others wait to be accepted.
-const MAX_CONNECTIONS: usize = 256;
+/// At most so many connections at once, wherever the system allows as many; others wait to be accepted.
+const MAX_CONNECTIONS: usize = 4096;
+/// At least so many, however little the system allows.
+const MIN_CONNECTIONS: usize = 128;
+/// Of these, so many are for answers that are made at once: scrapes, probes, looks.
+pub(super) const RESERVED: usize = 64;
 /// How long to rest when the system has no file handle left for another connection.
 const ACCEPT_REST: Duration = Duration::from_millis(500);
+
+/// How many connections there may be: half of the files that this process may open.
+pub(super) fn places() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    (files / 2).clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
+}
+
+/// Lets this process open as many files as it may: shells give little, and every client is one.
+pub(crate) fn raise_places() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // Where it is refused, there are fewer places.
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).ok();
+}
 
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
@@ -48,13 +68,13 @@ pub(super) struct PatientListener {
 }
 
 impl PatientListener {
-    pub(super) fn new(listener: TcpListener) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), patience: Patience::DEFAULT }
+    pub(super) fn new(listener: TcpListener, places: usize) -> Self {
+        Self { listener, places: Arc::new(Semaphore::new(places)), patience: Patience::DEFAULT }
     }
 
     #[cfg(test)]
     pub(super) fn with_patience(listener: TcpListener, patience: Patience) -> Self {
-        Self { patience, ..Self::new(listener) }
+        Self { patience, ..Self::new(listener, MIN_CONNECTIONS) }
     }
 }
 

@@ -4,25 +4,38 @@
 //! `/metrics` what it has done; all three answer without asking the database anything, so that a slow database never
 //! restarts a healthy process. `/api/status` and the page at `/` show what every projection does.
 //!
-//! **How.** Nothing here reads, waits for or changes anything of the engine: it shows what others put into [`Faces`].
-//! Whoever looks at the status leaves a note ([`Faces::wanted`]), and its owner reads it anew; while nobody looks,
-//! nothing is read.
+//! `POST /api/projections/{name}/{verb}` acts on one: with the token, in one transaction, with who and why in the log.
+//!
+//! **How.** Nothing here waits for or changes anything of the engine: it shows what others put into [`Faces`], and acts
+//! through the database like everybody else. Whoever looks at the status leaves a note ([`Faces::wanted`]), and its owner
+//! reads it anew. Who watches shares one reading and one text ([`feed`]), who waits shares one look ([`waits`]); what is
+//! asked beside that stands in line for three connections, which are there while somebody asks ([`desk`]).
 //!
 //! **Who may see what.** `/metrics`, `/livez` and `/readyz` are open wherever the port is. The page and `/api` show
-//! names, errors and positions: they answer on a loopback address only, and there only under a name that means this
-//! machine, or a web page could point its own name at 127.0.0.1 and read along. On any other address they answer 403,
-//! for as long as there is no token to ask for.
+//! names, errors and positions: on a loopback address they answer under a name that means this machine, or a web page
+//! could point its own name at 127.0.0.1 and read along; on any other address they want the token. Verbs want it
+//! everywhere, and do not exist while none is configured ([`door`]).
 //!
-//! **What it never does.** It takes no request that writes. It holds no connection that does not get on: request
-//! heads, answers and idling have their time, bodies their size, and connections their number.
+//! **What it never does.** It holds no connection that does not get on: request heads, answers and idling have their time,
+//! bodies their size, and connections their number. It leaves room for scrapes and probes whoever else comes.
 //!
-//! Where next: [`routes`] for what is answered, [`connection`] for patience with clients, `page.html` for the page.
+//! Where next: [`routes`] for what is answered, [`verbs`] for what can be done, `page/` for the page.
 
 mod connection;
+mod desk;
+mod door;
+mod feed;
+mod history;
+mod looks;
+mod openapi;
+mod page;
+mod problem;
 mod readiness;
 mod routes;
 #[cfg(test)]
 mod tests;
+mod verbs;
+mod waits;
 
 use std::future::IntoFuture;
 use std::io;
@@ -31,13 +44,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::status::Status;
 use crate::metrics::Exporter;
+use crate::supervisor::connector::Connector;
 
+pub(crate) use connection::raise_places;
+pub(crate) use door::TokenSource;
 pub(crate) use readiness::{Check, Readiness};
 
 /// How long answers under way may take once the port closes.
@@ -55,6 +71,12 @@ pub(crate) struct Faces {
     /// Notified for each look at the status. Its owner loops: wait for this, read, publish, rest a second. So the
     /// database is asked once a second at most, and not at all while nobody looks.
     pub(crate) wanted: Arc<Notify>,
+    /// What verbs and looks at the books connect with.
+    pub(crate) connector: Connector,
+    /// The token as it is now.
+    pub(crate) token: TokenSource,
+    /// Every value that is in force, with where it comes from, secrets masked.
+    pub(crate) configuration: Arc<Vec<serde_json::Value>>,
 }
 
 /// Why the port could not be opened.
@@ -129,13 +151,32 @@ pub(crate) async fn serve(listener: TcpListener, faces: Faces, stop: Cancellatio
     let address = listener.local_addr()?;
     // Port 0 is whatever the system gave: nobody would find it otherwise.
     tracing::info!(%address, "listening");
-    if !address.ip().to_canonical().is_loopback() {
-        tracing::info!(%address, "page and api stay closed: the address is not a loopback one");
+    let door = door::Door::new(address.ip(), Arc::clone(&faces.token));
+    if !address.ip().to_canonical().is_loopback() && !door.has_token() {
+        tracing::info!(
+            %address,
+            "page and api stay closed: the address is not a loopback one, and ops.token and ops.token_file are not set"
+        );
     }
-    let service =
-        routes::router(faces, address.ip()).into_make_service_with_connect_info::<connection::Answering>();
-    let listener = connection::PatientListener::new(listener);
+    let places = connection::places();
+    let (desk, waits, feed) = (
+        Arc::new(desk::Desk::new(faces.connector.clone())),
+        Arc::new(waits::Waits::default()),
+        Arc::new(feed::Feed::default()),
+    );
+    let opened = routes::Opened {
+        faces: faces.clone(),
+        door,
+        desk: Arc::clone(&desk),
+        waits: Arc::clone(&waits),
+        feed: Arc::clone(&feed),
+        room: Arc::new(Semaphore::new(places - connection::RESERVED)),
+        stop: stop.clone(),
+    };
+    let service = routes::router(opened).into_make_service_with_connect_info::<connection::Answering>();
+    let listener = connection::PatientListener::new(listener, places);
     let answers = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let keeping = async { tokio::join!(feed.keep(&faces), waits.keep(&desk), desk.tidy()) };
     let enough = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;
@@ -143,5 +184,6 @@ pub(crate) async fn serve(listener: TcpListener, faces: Faces, stop: Cancellatio
     tokio::select! {
         served = answers.into_future() => served,
         () = enough => Ok(()),
+        _ = keeping => Ok(()),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
+use secrecy::SecretString;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,6 +18,7 @@ use super::connection::{Answering, Patience, PatientListener};
 use super::{BindError, Check, Faces, Readiness, bind, serve};
 use crate::ledger::status::{Status, StoreStatus};
 use crate::metrics::Exporter;
+use crate::supervisor::connector::Connector;
 
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// Nothing here takes longer, unless it hangs.
@@ -39,6 +41,10 @@ struct Answer {
 impl World {
     /// Opens a free port of `host`, and calls it through loopback in any case.
     async fn on(host: Ipv4Addr) -> Self {
+        Self::with_token(host, None).await
+    }
+
+    async fn with_token(host: Ipv4Addr, token: Option<&'static str>) -> Self {
         let (readiness, seen_readiness) = watch::channel(Readiness::default());
         let (status, seen_status) = watch::channel(None);
         let wanted = Arc::new(Notify::new());
@@ -47,6 +53,9 @@ impl World {
             readiness: seen_readiness,
             status: seen_status,
             wanted: Arc::clone(&wanted),
+            connector: Connector::new(|| Err("there is no database here".to_owned())),
+            token: Arc::new(move || Ok(token.map(SecretString::from))),
+            configuration: Arc::default(),
         };
         let listener = bind((host, 0).into()).await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
@@ -225,6 +234,80 @@ async fn beyond_loopback_only_metrics_and_health_are_open() {
     assert_eq!(world.send(request).await.status(), 200);
 }
 
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+#[tokio::test]
+async fn beyond_loopback_the_token_opens_what_there_is_to_read() {
+    let world = World::with_token(Ipv4Addr::UNSPECIFIED, Some(TOKEN)).await;
+    assert_eq!(world.get("/").await.status(), 200, "the page has no data, and asks for the token");
+    world.get("/api/config").await.assert_problem(401, "no_token");
+    assert_eq!(world.get("/api/config").await.header("www-authenticate"), "bearer");
+    for (sent, status, code) in [
+        (format!("Bearer {TOKEN}"), 200, None),
+        (format!("bearer  {TOKEN}"), 200, None),
+        (format!("Bearer {TOKEN}x"), 401, Some("wrong_token")),
+        ("Bearer 0123456789abcdef0123456789abcdee".to_owned(), 401, Some("wrong_token")),
+        ("Bearer ".to_owned(), 401, Some("no_token")),
+        (format!("Basic {TOKEN}"), 401, Some("no_token")),
+        (format!("Bearer {TOKEN}\r\nAuthorization: Bearer {TOKEN}"), 401, Some("no_token")),
+    ] {
+        let request = format!(
+            "GET /api/config HTTP/1.1\r\nHost: x\r\nAuthorization: {sent}\r\nConnection: close\r\n\r\n"
+        );
+        let answer = world.send(&request).await;
+        assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (status, code), "{sent}");
+    }
+}
+
+#[tokio::test]
+async fn verbs_do_not_exist_without_a_token_and_want_it_where_there_is_one() {
+    let post = |path: &str, more: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nConnection: close\r\n{more}\r\n{{}}"
+        )
+    };
+    let world = World::on(LOOPBACK).await;
+    world.send(&post("/api/projections/fines/pause", "")).await.assert_problem(404, "verbs_off");
+    let world = World::with_token(LOOPBACK, Some(TOKEN)).await;
+    world.send(&post("/api/projections/fines/pause", "")).await.assert_problem(401, "no_token");
+    let authorised = format!("Authorization: Bearer {TOKEN}\r\n");
+    world
+        .send(&post("/api/projections/fines/explode", &authorised))
+        .await
+        .assert_problem(404, "unknown_verb");
+    world.send(&post("/api/projections/fines/pause", &authorised)).await.assert_problem(503, "no_database");
+    world.send(&post("/api/projections/fines/retry", &authorised)).await.assert_problem(400, "bad_request");
+}
+
+#[tokio::test]
+async fn the_openapi_document_has_every_route_and_every_code() {
+    let world = World::on(LOOPBACK).await;
+    let document = world.get("/api/openapi.json").await.json();
+    let paths = document["paths"].as_object().expect("paths");
+    assert!(paths.len() >= 18, "{}", paths.len());
+    let codes = &document["components"]["responses"]["Problem"]["content"]["application/json"]["schema"];
+    let codes = codes["properties"]["error"]["properties"]["code"]["enum"].as_array().expect("codes");
+    for (path, operations) in paths {
+        assert!(
+            operations["get"]["summary"].is_string() != operations["post"]["summary"].is_string(),
+            "{path}"
+        );
+        let path = path.replace("{name}", "fines").replace("{position}", "7");
+        if operations["get"].is_object() && !path.ends_with("/stream") {
+            let answer = world.get(&path).await;
+            // Nothing else is here that could be asked for a page of a projection.
+            assert!(![404, 405].contains(&answer.status()), "{path}: {}", answer.body);
+            if answer.status() != 200 {
+                assert!(codes.contains(&answer.json()["error"]["code"]), "{path}: {}", answer.body);
+            }
+        }
+    }
+    let status = &document["components"]["schemas"]["Status"]["properties"];
+    for field in ["store", "projections", "replicas"] {
+        assert!(status[field].is_object(), "{field}: {status}");
+    }
+}
+
 #[tokio::test]
 async fn the_page_runs_its_own_script_and_nothing_else() {
     let world = World::on(LOOPBACK).await;
@@ -262,6 +345,9 @@ async fn serving_ends_when_told_even_with_a_client_that_stays() {
         readiness: world.readiness.subscribe(),
         status: world.status.subscribe(),
         wanted: Arc::clone(&world.wanted),
+        connector: Connector::new(|| Err("there is no database here".to_owned())),
+        token: Arc::new(|| Ok(None)),
+        configuration: Arc::default(),
     };
     let serving = tokio::spawn(serve(listener, faces, world.stop.clone()));
     let _staying = TcpStream::connect(address).await.expect("a connection");

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::{FromRow, Row};
 
 use super::{Link, Result};
 
 /// What kind of transaction it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BlockerCause {
     /// It has appended and not ended.
@@ -51,7 +52,7 @@ impl BlockerCause {
 }
 
 /// A transaction that has an xid and is open. Never its query text.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Blocker {
     /// Why it matters.
     pub cause: BlockerCause,

@@ -49,7 +49,7 @@ pub(crate) use migrate::{KNOWN as SCHEMA_VERSION, migrate, require_current};
 pub(crate) use order::{Rebase, note_horizon, plan_rebase, rebase, settle};
 pub use read::Lag;
 pub(crate) use read::{
-    Page, count_after, cursor_of, head, read_page_in, read_rest, read_scratch, stream_page,
+    Page, count_after, cursors_of, head, read_page_in, read_rest, read_scratch, stream_page,
 };
 pub use scope::{CommittedEvents, TransactionScope};
 

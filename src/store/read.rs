@@ -1,5 +1,6 @@
 //! Reading: streams, pages of the log, and how far a subscription is behind.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
@@ -315,21 +316,27 @@ pub(crate) async fn head(conn: &mut Link<'_>) -> Result<Cursor> {
     Ok(last.map_or(Cursor::START, |(stamp, position)| Cursor::from((stamp.cast_unsigned(), position))))
 }
 
-/// The cursor of the event at a position; `None` while there is none.
+/// The cursors of the events at these positions; those that have none yet are left out.
 ///
 /// A position that was drawn and rolled back never gets an event: once there are higher ones and nothing is running
 /// that could still fill it, the event before it stands for it.
-pub(crate) async fn cursor_of(conn: &mut Link<'_>, position: i64) -> Result<Option<Cursor>> {
-    let found: Option<(i64, i64)> = sqlx::query_as(
-        "select transaction_id::text::bigint, global_position from es_events
-         where global_position <= $1
-           and (exists (select from es_events where global_position = $1)
-                or (exists (select from es_events where global_position > $1)
-                    and es_horizon() = es_counted(pg_snapshot_xmax(pg_current_snapshot()))))
-         order by global_position desc limit 1",
+pub(crate) async fn cursors_of(conn: &mut Link<'_>, positions: &[i64]) -> Result<HashMap<i64, Cursor>> {
+    let found: Vec<(i64, i64, i64)> = sqlx::query_as(
+        "select wanted.position, e.transaction_id::text::bigint, e.global_position
+         from unnest($1::bigint[]) as wanted (position)
+         cross join lateral (
+             select transaction_id, global_position from es_events
+             where global_position <= wanted.position
+               and (exists (select from es_events where global_position = wanted.position)
+                    or (exists (select from es_events where global_position > wanted.position)
+                        and es_horizon() = es_counted(pg_snapshot_xmax(pg_current_snapshot()))))
+             order by global_position desc limit 1) e",
     )
-    .bind(position)
-    .fetch_optional(conn)
+    .bind(positions)
+    .fetch_all(conn)
     .await?;
-    Ok(found.map(|(stamp, position)| Cursor::from((stamp.cast_unsigned(), position))))
+    let cursor = |(wanted, stamp, position): (i64, i64, i64)| {
+        (wanted, Cursor::from((stamp.cast_unsigned(), position)))
+    };
+    Ok(found.into_iter().map(cursor).collect())
 }

@@ -122,7 +122,7 @@ pub(crate) struct Daemon {
     /// Set when the process begins to leave: what is still in hand, the rest is given back at once.
     leave: Mutex<Option<Vec<String>>>,
     /// Open connections by role.
-    open: [AtomicUsize; 3],
+    open: [AtomicUsize; 4],
 }
 
 /// A daemon that has not started yet.

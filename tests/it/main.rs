@@ -18,6 +18,8 @@ mod demo;
 mod examples;
 /// Export: the log as JSON lines again, to the byte.
 mod export;
+/// What people and programs meet: verbs over HTTP, waiting, the page in a browser, the terminal.
+mod faces;
 /// Projections: what they fold, what they refuse, what happens when they fail.
 mod fold;
 /// Import: resumed, bad lines, beside live appenders.

@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, PgPool};
 use tokio::sync::OnceCell;
 
 mod events;
-mod listen;
+pub(crate) mod listen;
 
 pub(crate) use events::Logged;
 

@@ -119,9 +119,12 @@ async fn resolve(tx: &mut Link<'_>, until: Until, horizon: &Horizon) -> Result<C
     let before: Cursor = match until {
         Until::Now => (horizon.transaction_id(), 0).into(),
         Until::Position(position) => {
-            let found = store::cursor_of(tx, position).await.map_err(|error| {
-                ScratchError::refused(error.to_string(), error.remedy().unwrap_or("try again").to_owned())
-            })?;
+            let found = store::cursors_of(tx, &[position])
+                .await
+                .map(|mut found| found.remove(&position))
+                .map_err(|error| {
+                    ScratchError::refused(error.to_string(), error.remedy().unwrap_or("try again").to_owned())
+                })?;
             let Some(found) = found else {
                 let head = store::head(tx).await.map_or(0, |head| head.global_position);
                 return Err(ScratchError::refused(

@@ -1,0 +1,220 @@
+//! The last hour: where every projection stood, sampled every fifteen seconds, in a ring that is bounded in bytes.
+//!
+//! Positions and lag are the whole cluster's. Batch times are those of this process, since only who runs a batch times it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::ledger::status::{ProjectionStatus, Status};
+
+/// Between two samples.
+pub(super) const EVERY: Duration = Duration::from_secs(15);
+/// An hour of them.
+const SAMPLES: usize = 240;
+/// The most that all samples take, in bytes; with a thousand projections that is half an hour.
+const MAX_BYTES: usize = 4 << 20;
+/// Sums of this metric are batch times, in seconds.
+const BATCH_TIMES: &str = "foldd_batch_duration_seconds";
+
+/// The ring.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    samples: VecDeque<Sample>,
+    bytes: usize,
+    /// How many batches each projection had, and how long they took together, when they were last looked at.
+    batches: BTreeMap<String, (f64, f64)>,
+}
+
+#[derive(Debug)]
+struct Sample {
+    at: Instant,
+    head: i64,
+    points: BTreeMap<String, Point>,
+}
+
+/// Where a projection stood.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Point {
+    position: i64,
+    lag_events: i64,
+    events_per_second: f64,
+    /// The mean over the batches since the sample before; `None` when this process ran none.
+    batch_seconds: Option<f64>,
+}
+
+impl History {
+    /// Adds a sample. `metrics` is what this process exports.
+    pub(super) fn record(&mut self, status: &Status, metrics: &str) {
+        let batches = batch_times(metrics);
+        let before = self.samples.back().map(|sample| &sample.points);
+        let head = status.store.head_position;
+        let points = status
+            .projections
+            .iter()
+            .map(|projection| {
+                let id = id(projection);
+                let last = before.and_then(|points| points.get(&id)).map_or(0, |point| point.position);
+                let point = Point {
+                    position: position(projection, head, last),
+                    lag_events: projection.lag_events,
+                    events_per_second: projection.events_per_second,
+                    batch_seconds: mean_since(self.batches.get(&id), batches.get(&id)),
+                };
+                (id, point)
+            })
+            .collect();
+        self.batches = batches;
+        let sample = Sample { at: Instant::now(), head, points };
+        self.bytes += sample.bytes();
+        self.samples.push_back(sample);
+        while self.samples.len() > SAMPLES || self.bytes > MAX_BYTES {
+            let Some(oldest) = self.samples.pop_front() else { break };
+            self.bytes -= oldest.bytes();
+        }
+    }
+
+    /// As JSON: `ago_seconds` and `head` of each sample, and the series of each projection beside them, null where it
+    /// was not known.
+    pub(super) fn render(&self, only: Option<&str>) -> Value {
+        let wanted = |id: &str| only.is_none_or(|name| id.split('@').next() == Some(name));
+        let mut ids: Vec<&str> =
+            self.samples.iter().flat_map(|sample| sample.points.keys()).map(String::as_str).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let series = |id: &str| {
+            let of = |value: fn(&Point) -> Value| {
+                let points =
+                    self.samples.iter().map(|sample| sample.points.get(id).map_or(Value::Null, value));
+                points.collect::<Value>()
+            };
+            json!({
+                "position": of(|point| json!(point.position)),
+                "lag_events": of(|point| json!(point.lag_events)),
+                "events_per_second": of(|point| json!(point.events_per_second)),
+                "batch_seconds": of(|point| json!(point.batch_seconds)),
+            })
+        };
+        json!({
+            "every_seconds": EVERY.as_secs(),
+            "ago_seconds": self.samples.iter().map(|sample| sample.at.elapsed().as_secs()).collect::<Vec<_>>(),
+            "head": self.samples.iter().map(|sample| sample.head).collect::<Vec<_>>(),
+            "projections": ids.into_iter().filter(|id| wanted(id)).map(|id| (id.to_owned(), series(id)))
+                .collect::<serde_json::Map<_, _>>(),
+        })
+    }
+}
+
+impl Sample {
+    /// About what it takes, a tree's nodes and the names' own memory included.
+    fn bytes(&self) -> usize {
+        let names: usize = self.points.keys().map(String::capacity).sum();
+        size_of::<Self>() + names + 2 * self.points.len() * (size_of::<Point>() + size_of::<String>())
+    }
+}
+
+fn id(projection: &ProjectionStatus) -> String {
+    format!("{}@{}", projection.name, projection.version)
+}
+
+/// Where a projection stands in the log. One with nothing left to apply stands at the head, wherever its last own event
+/// was; while events are withheld from it, where it stood before.
+fn position(projection: &ProjectionStatus, head: i64, before: i64) -> i64 {
+    let checkpoints = projection.partitions.iter().map(|part| part.checkpoint.global_position);
+    let checkpoint = checkpoints.min().unwrap_or(0);
+    if projection.lag_events == 0 && projection.withheld_events == 0 && !projection.partitions.is_empty() {
+        head
+    } else {
+        checkpoint.max(before)
+    }
+}
+
+/// The mean of what came between two readings; `None` when nothing did, or the process began anew.
+fn mean_since(before: Option<&(f64, f64)>, now: Option<&(f64, f64)>) -> Option<f64> {
+    let (count, sum) = *now?;
+    let (count_before, sum_before) = before.copied().unwrap_or_default();
+    (count > count_before).then(|| (sum - sum_before) / (count - count_before))
+}
+
+/// Count and sum of batch times by projection, all partitions together.
+fn batch_times(metrics: &str) -> BTreeMap<String, (f64, f64)> {
+    let mut times: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+    for line in metrics.lines() {
+        let Some((series, value)) = line.strip_prefix(BATCH_TIMES).and_then(|rest| rest.rsplit_once(' '))
+        else {
+            continue;
+        };
+        let label = |name: &str| {
+            let (_, rest) = series.split_once(&format!("{name}=\""))?;
+            Some(rest.split('"').next().unwrap_or_default())
+        };
+        let (Some(projection), Some(version), Ok(value)) =
+            (label("projection"), label("version"), value.parse::<f64>())
+        else {
+            continue;
+        };
+        let (count, sum) = times.entry(format!("{projection}@{version}")).or_default();
+        if series.starts_with("_count{") {
+            *count += value;
+        } else if series.starts_with("_sum{") {
+            *sum += value;
+        }
+    }
+    times
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{History, MAX_BYTES, SAMPLES, batch_times, mean_since};
+    use crate::ledger::status::{ProjectionStatus, Status, StoreStatus};
+
+    fn status(projections: usize, head: i64) -> Status {
+        let store = StoreStatus {
+            head_position: head,
+            horizon: "1".to_owned(),
+            horizon_age_seconds: 0.0,
+            tier: 1,
+            tier_reason: None,
+            blockers: vec![],
+        };
+        let one = |number: usize| ProjectionStatus::at_rest(&format!("projection_{number}"), 1);
+        Status { store, projections: (0..projections).map(one).collect(), replicas: vec![] }
+    }
+
+    #[test]
+    fn it_keeps_an_hour_and_no_more() {
+        let mut history = History::default();
+        for head in 0..300 {
+            history.record(&status(2, head), "");
+        }
+        let json = history.render(Some("projection_1"));
+        assert_eq!(json["head"].as_array().map(Vec::len), Some(SAMPLES));
+        assert_eq!(json["head"][SAMPLES - 1], 299);
+        assert_eq!(json["projections"].as_object().map(serde_json::Map::len), Some(1));
+        assert_eq!(json["projections"]["projection_1@1"]["position"].as_array().map(Vec::len), Some(SAMPLES));
+    }
+
+    #[test]
+    fn its_bytes_are_bounded_whatever_there_is() {
+        let mut history = History::default();
+        for head in 0..100 {
+            history.record(&status(2_000, head), "");
+            assert!(history.bytes <= MAX_BYTES, "{}", history.bytes);
+        }
+        assert!(history.samples.len() > 5 && history.samples.len() < 100, "{}", history.samples.len());
+    }
+
+    #[test]
+    fn batch_times_are_the_means_of_what_came_between() {
+        let metrics = "foldd_batch_duration_seconds_bucket{projection=\"fines\",version=\"2\",partition=\"0\",le=\"1\"} 9\n\
+                       foldd_batch_duration_seconds_sum{projection=\"fines\",version=\"2\",partition=\"0\"} 1.5\n\
+                       foldd_batch_duration_seconds_count{projection=\"fines\",version=\"2\",partition=\"0\"} 3\n\
+                       foldd_batch_duration_seconds_count{projection=\"fines\",version=\"2\",partition=\"1\"} 2\n";
+        let times = batch_times(metrics);
+        assert_eq!(times.get("fines@2"), Some(&(5.0, 1.5)));
+        assert_eq!(mean_since(Some(&(1.0, 0.5)), times.get("fines@2")), Some(0.25));
+        assert_eq!(mean_since(times.get("fines@2"), times.get("fines@2")), None);
+    }
+}
