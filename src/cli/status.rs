@@ -80,12 +80,6 @@ fn render(status: &Status, without_holder: &[WithoutHolder]) -> String {
             String::new()
         }
     );
-    if let Some(reason) = &store.tier_reason {
-        text.push_str(&format!("  tier 0: every open transaction holds up the readers, because {reason}\n"));
-    }
-    for blocker in store.blockers.iter().filter(|blocker| blocker.holds) {
-        text.push_str(&format!("  held by {blocker}\n"));
-    }
     if status.projections.is_empty() {
         text.push_str(
             "no projections yet: put a file into a folder of projection_dirs and start `foldd run`\n",
@@ -94,32 +88,22 @@ fn render(status: &Status, without_holder: &[WithoutHolder]) -> String {
         text.push_str(&table(&status.projections));
         text.push('\n');
     }
-    for projection in status.projections.iter().filter(|projection| projection.dead_letters > 0) {
-        let id = format!("{}@{}", projection.name, projection.version);
-        text.push_str(&format!(
-            "\n{id}: {} parked; `foldd dead-letters list {id}` shows them\n",
-            match projection.dead_letters {
-                1 => "1 event is".to_owned(),
-                events => format!("{} events are", grouped(events)),
-            }
-        ));
-    }
     for projection in &status.projections {
         if let Some(build) = &projection.build {
             text.push_str(&format!("\n{}@{}: {}\n", projection.name, projection.version, progress(build)));
         }
     }
-    for projection in &status.projections {
-        if let Some(error) = &projection.error {
-            text.push_str(&format!("\n{}@{}: {}\n", projection.name, projection.version, error.message));
-            if let Some(event) = &error.event {
-                text.push_str(&format!("  event: {event}\n"));
-            }
-            if let Some(place) = &error.place {
-                text.push_str(&format!("  place: {place}\n"));
-            }
-            text.push_str(&format!("  to do: {}\n", error.remedy));
+    // Who is not held is told below, with the reason.
+    for concern in status.concerns.iter().filter(|concern| concern.kind != "unheld") {
+        let subject = concern.projection.as_deref().unwrap_or("the log");
+        text.push_str(&format!("\n{subject}: {}\n", concern.message));
+        if let Some(event) = &concern.event {
+            text.push_str(&format!("  event: {event}\n"));
         }
+        if let Some(place) = &concern.place {
+            text.push_str(&format!("  place: {place}\n"));
+        }
+        text.push_str(&format!("  to do: {}\n", concern.remedy));
     }
     for lost in without_holder {
         text.push_str(&format!("\n{}: nobody holds it; {}\n", lost.subscription, lost.reason()));

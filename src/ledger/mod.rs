@@ -11,6 +11,7 @@
 //! **What it never does.** No table has two owner files; no function here waits, retries or decides.
 
 pub(crate) mod checkpoint;
+pub(crate) mod concerns;
 pub(crate) mod dead_letters;
 pub(crate) mod holders;
 pub(crate) mod lease;

@@ -9,6 +9,7 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::concerns::{Concern, concerns};
 use super::phases::Trouble;
 use crate::cursor::Cursor;
 use crate::store::{self, Blocker, Glance, Horizon, Link};
@@ -19,6 +20,8 @@ const BLOCKER_MIN_AGE: f64 = 1.0;
 /// The whole answer.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Status {
+    /// What somebody should know at once, the gravest first.
+    pub(crate) concerns: Vec<Concern>,
     /// The log.
     pub(crate) store: StoreStatus,
     /// Every version of every projection.
@@ -133,11 +136,14 @@ pub(crate) enum LagSource {
 /// Reads the status as the database has it. Projections are those whose name is in `only`, or all.
 pub(crate) async fn read(conn: &mut Link<'_>, lag: LagSource, only: Option<&str>) -> store::Result<Status> {
     let glance = store::glance(conn).await?;
-    Ok(Status {
+    let mut status = Status {
+        concerns: Vec::new(),
         store: read_store(conn, &glance).await?,
         projections: read_projections(conn, lag, only, &glance.horizon).await?,
         replicas: read_replicas(conn).await?,
-    })
+    };
+    status.concerns = concerns(&status);
+    Ok(status)
 }
 
 async fn read_store(conn: &mut Link<'_>, glance: &Glance) -> store::Result<StoreStatus> {
@@ -352,12 +358,39 @@ async fn read_replicas(conn: &mut Link<'_>) -> store::Result<Vec<ReplicaStatus>>
 }
 
 #[cfg(test)]
+impl Status {
+    /// One replica, and live projections with nothing to do.
+    pub(crate) fn at_rest(names: &[&str]) -> Self {
+        let replica = Uuid::new_v4();
+        Self {
+            concerns: Vec::new(),
+            store: StoreStatus {
+                head_position: 561_470,
+                horizon: "1234".to_owned(),
+                horizon_age_seconds: 0.0,
+                tier: 1,
+                tier_reason: None,
+                blockers: Vec::new(),
+            },
+            projections: names.iter().map(|name| ProjectionStatus::at_rest(name, replica)).collect(),
+            replicas: vec![ReplicaStatus {
+                id: replica,
+                host: "here".to_owned(),
+                started_at: chrono::DateTime::UNIX_EPOCH,
+                heartbeat_at: chrono::DateTime::UNIX_EPOCH,
+                leases: 1,
+                draining: false,
+            }],
+        }
+    }
+}
+
+#[cfg(test)]
 impl ProjectionStatus {
-    /// A live projection with nothing to do.
-    pub(crate) fn at_rest(name: &str, version: i32) -> Self {
+    fn at_rest(name: &str, holder: Uuid) -> Self {
         Self {
             name: name.to_owned(),
-            version,
+            version: 1,
             role: "live".to_owned(),
             phase: "live".to_owned(),
             lag_events: 0,
@@ -368,7 +401,11 @@ impl ProjectionStatus {
             revision: 0,
             error: None,
             build: None,
-            partitions: vec![PartitionStatus { partition: 0, holder: None, checkpoint: Cursor::START }],
+            partitions: vec![PartitionStatus {
+                partition: 0,
+                holder: Some(holder),
+                checkpoint: Cursor::START,
+            }],
         }
     }
 }

@@ -168,19 +168,13 @@ fn batch_times(metrics: &str) -> BTreeMap<String, (f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::{History, MAX_BYTES, SAMPLES, batch_times, mean_since};
-    use crate::ledger::status::{ProjectionStatus, Status, StoreStatus};
+    use crate::ledger::status::Status;
 
     fn status(projections: usize, head: i64) -> Status {
-        let store = StoreStatus {
-            head_position: head,
-            horizon: "1".to_owned(),
-            horizon_age_seconds: 0.0,
-            tier: 1,
-            tier_reason: None,
-            blockers: vec![],
-        };
-        let one = |number: usize| ProjectionStatus::at_rest(&format!("projection_{number}"), 1);
-        Status { store, projections: (0..projections).map(one).collect(), replicas: vec![] }
+        let names: Vec<String> = (0..projections).map(|number| format!("projection_{number}")).collect();
+        let mut status = Status::at_rest(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        status.store.head_position = head;
+        status
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Answering, Patience, PatientListener};
 use super::{BindError, Check, Faces, Readiness, bind, serve};
-use crate::ledger::status::{Status, StoreStatus};
+use crate::ledger::status::Status;
 use crate::metrics::Exporter;
 use crate::supervisor::connector::Connector;
 
@@ -111,15 +111,7 @@ impl Answer {
 }
 
 fn some_status() -> Arc<Status> {
-    let store = StoreStatus {
-        head_position: 561_470,
-        horizon: "1234".to_owned(),
-        horizon_age_seconds: 0.0,
-        tier: 0,
-        tier_reason: None,
-        blockers: vec![],
-    };
-    Arc::new(Status { store, projections: vec![], replicas: vec![] })
+    Arc::new(Status::at_rest(&[]))
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use crate::fold::TALLY;
 use crate::world::World;
 
 /// A projection that cannot apply one type of event, and parks it.
-const PICKY: &str = "/* foldd\nversion = 1\ncategories = [\"order\"]\non_error = \"quarantine_stream\"\n*/\n\
+pub(super) const PICKY: &str = "/* foldd\nversion = 1\ncategories = [\"order\"]\non_error = \"quarantine_stream\"\n*/\n\
     -- @tables\ncreate table seen (position bigint primary key, amount int not null);\n\
     -- @on Placed\ninsert into seen values (event.global_position, (event.data ->> 'amount')::int);\n";
 

@@ -3,8 +3,10 @@
 //! What may go wrong here is a write without the token, an answer that is a server's error for what a client sent, a client
 //! that holds up the projections, and a text from an event that does something instead of being shown.
 
+mod browser;
 mod fuzz;
 mod http;
+mod page;
 mod waits;
 
 use serde_json::{Value, json};
