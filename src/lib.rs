@@ -186,6 +186,7 @@ async fn carry_out(
         Verb::Log(args) => cli::log::run(&args, &loaded).await,
         Verb::Doctor(args) => cli::doctor::run(&args, &loaded).await,
         Verb::Rebase(args) => cli::rebase::run(&args, &loaded).await,
+        Verb::Completions(args) => cli::completions::run(&args),
         Verb::Version(args) => cli::version::run(&args),
     }
 }

@@ -25,7 +25,7 @@ pub(crate) use operation::{Demo, Migrate, Run};
 pub(crate) use operators::{
     Chosen, DeadLetters, Deed, LetterState, ListLetters, Log, Pause, Resume, SettleLetters, ShowLetter,
 };
-pub(crate) use state::{Lag, Status, Until, Version, Wait};
+pub(crate) use state::{Completions, Lag, Status, Until, Version, Wait};
 pub(crate) use versions::{Cancel, Cutover, Plan, Rebuild, Retire, Rollback};
 
 /// An event store on PostgreSQL, and a daemon that keeps read models folded from it
@@ -112,6 +112,8 @@ pub(crate) enum Verb {
     Doctor(Doctor),
     /// After a restore into a younger cluster: let the log count on from its greatest stamp
     Rebase(Rebase),
+    /// Print a shell's completions
+    Completions(Completions),
     /// Show the version of foldd
     Version(Version),
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::args::Check;
-use super::{Failure, catalog, connect, print};
+use super::{Failure, catalog, connect, print, print_json};
 use crate::config::Loaded;
 use crate::engine::build::check;
 use crate::ledger::phases::Trouble;
@@ -24,24 +24,39 @@ pub(crate) async fn run(args: &Check, loaded: &Loaded, registry: &Registry) -> R
             "no projection files: name the folder that has them as projection_dirs in foldd.toml".to_owned(),
         ));
     }
-    if !loaded.has_database() {
+    let mut verdicts = Vec::new();
+    if loaded.has_database() {
+        let mut conn = connect(loaded).await?;
+        for projection in &projections {
+            verdicts.push(check(&mut conn, projection).await.err().map(|error| error.trouble()));
+        }
+    }
+    let wrong: Vec<String> = projections
+        .iter()
+        .zip(&verdicts)
+        .filter_map(|(projection, trouble)| Some(text(trouble.as_ref()?, &projection.name)))
+        .collect();
+    if args.json {
+        let planned = !verdicts.is_empty();
+        let lines: Vec<_> = projections
+            .iter()
+            .zip(verdicts.into_iter().chain(std::iter::repeat(None)))
+            .map(|(projection, error)| {
+                serde_json::json!({
+                    "name": projection.name, "version": projection.version, "planned": planned, "error": error,
+                })
+            })
+            .collect();
+        print_json(&lines)?;
+    } else if verdicts.is_empty() {
         print(&format!(
             "{} parsed; name a database, and each statement is planned there too",
             count(&projections)
         ))?;
-        return Ok(());
-    }
-    let mut conn = connect(loaded).await?;
-    let mut wrong = Vec::new();
-    for projection in &projections {
-        match check(&mut conn, projection).await {
-            Ok(()) => print(&format!(
-                "{}@{}: right, {}",
-                projection.name,
-                projection.version,
-                projection.definition.summary()
-            ))?,
-            Err(error) => wrong.push(text(&error.trouble(), &projection.name)),
+    } else {
+        for (projection, _) in projections.iter().zip(&verdicts).filter(|(_, trouble)| trouble.is_none()) {
+            let summary = projection.definition.summary();
+            print(&format!("{}@{}: right, {summary}", projection.name, projection.version))?;
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(Failure::NotMet(wrong.join("\n"))) }

@@ -13,6 +13,7 @@ mod aside;
 pub(crate) mod build;
 pub(crate) mod catalog;
 pub(crate) mod check;
+pub(crate) mod completions;
 pub(crate) mod configuration;
 pub(crate) mod dead_letters;
 mod deed;
@@ -22,6 +23,7 @@ pub(crate) mod import;
 pub(crate) mod lag;
 pub(crate) mod log;
 pub(crate) mod migrate;
+mod paint;
 pub(crate) mod pause;
 pub(crate) mod plan;
 pub(crate) mod rebase;
@@ -138,8 +140,13 @@ async fn connect_bare(loaded: &Loaded) -> Result<Link<'static>, Failure> {
 /// Prints to standard output. A reader that went away, such as `head`, is no failure. Control characters in what events
 /// and errors say are shown, not obeyed.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_as_it_is(&harmless(text))
+}
+
+/// As [`print`], for a text in which nothing of events and errors is left that could command a terminal.
+fn print_as_it_is(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    match writeln!(out, "{}", harmless(text)).and_then(|()| out.flush()) {
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Failure::Failed(format!("cannot write to standard output: {error}")))
         }

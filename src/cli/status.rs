@@ -1,56 +1,31 @@
 //! `foldd status`: what every projection does, how far behind and why; once, as JSON, or live.
 
-use std::io::{IsTerminal, Write};
-use std::time::Duration;
-
-use comfy_table::{CellAlignment, Table, presets};
+mod table;
+mod watch;
 
 use super::args::Status as Args;
-use super::{Failure, connect_to_look, print, print_json};
+use super::paint::{Line, Paint, Tone};
+use super::{Failure, connect_to_look, print_json};
 use crate::config::Loaded;
+use crate::ledger::concerns::Gravity;
 use crate::ledger::holders::{self, WithoutHolder};
-use crate::ledger::status::{self, BuildStatus, LagSource, ProjectionStatus, Status};
+use crate::ledger::status::{self, BuildStatus, LagSource, Status};
 use crate::store::Link;
-
-/// How often `--watch` looks.
-const REFRESH: Duration = Duration::from_secs(1);
+use table::{Trends, age, grouped};
 
 /// Carries the verb out.
 pub(crate) async fn run(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
+    let paint = Paint::for_output(loaded);
     if args.watch {
-        return watch(loaded).await;
+        return watch::watch(loaded, paint).await;
     }
     let mut conn = connect_to_look(loaded).await?;
     let status = status::read(&mut conn, LagSource::Counted, None).await?;
-    if args.json { print_json(&status) } else { print(&render(&status, &lost(&mut conn, &status).await?)) }
-}
-
-/// Repaints until interrupted. A database that goes away is said and looked for again.
-async fn watch(loaded: &Loaded) -> Result<(), Failure> {
-    let mut conn = None;
-    loop {
-        if conn.is_none() {
-            conn = connect_to_look(loaded).await.map_err(|failure| paint(failure.report().1)).ok();
-        }
-        if let Some(open) = &mut conn {
-            match look(open).await {
-                Ok(text) => paint(&text),
-                Err(failure) => {
-                    paint(failure.report().1);
-                    conn = None;
-                }
-            }
-        }
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-            () = tokio::time::sleep(REFRESH) => {}
-        }
+    if args.json {
+        return print_json(&status);
     }
-}
-
-async fn look(conn: &mut Link<'_>) -> Result<String, Failure> {
-    let status = status::read(conn, LagSource::Counted, None).await?;
-    Ok(render(&status, &lost(conn, &status).await?))
+    let lost = lost(&mut conn, &status).await?;
+    paint.print(&picture(&status, &lost, None))
 }
 
 /// Whom nobody holds although daemons run.
@@ -58,66 +33,79 @@ async fn lost(conn: &mut Link<'_>, status: &Status) -> Result<Vec<WithoutHolder>
     if status.replicas.is_empty() { Ok(Vec::new()) } else { Ok(holders::without_holder(conn, None).await?) }
 }
 
-/// Clears a terminal first; elsewhere the pictures follow each other.
-fn paint(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let home = if out.is_terminal() { "\x1b[H\x1b[2J" } else { "" };
-    // Whoever reads may go away; the next interrupt ends us.
-    let _ = writeln!(out, "{home}{}\n", super::harmless(text)).and_then(|()| out.flush());
-}
-
-/// `without_holder` are those that should have one; while no daemon runs at all, the last line says it for everybody.
-fn render(status: &Status, without_holder: &[WithoutHolder]) -> String {
+/// The whole picture: a verdict, the log, every projection, what concerns somebody, every replica.
+///
+/// `without_holder` are those that should have one; while no daemon runs at all, a concern says it for everybody.
+fn picture(status: &Status, without_holder: &[WithoutHolder], trends: Option<&Trends>) -> Vec<Line> {
     let store = &status.store;
-    let mut text = format!(
-        "log: head at position {}, horizon {} (tier {}{})\n",
-        grouped(store.head_position),
-        store.horizon,
-        store.tier,
-        if store.horizon_age_seconds >= 1.0 {
-            format!(", held for {}", age(store.horizon_age_seconds))
-        } else {
-            String::new()
-        }
-    );
-    if status.projections.is_empty() {
-        text.push_str(
-            "no projections yet: put a file into a folder of projection_dirs and start `foldd run`\n",
-        );
+    let held = if store.horizon_age_seconds >= 1.0 {
+        format!(", held for {}", age(store.horizon_age_seconds))
     } else {
-        text.push_str(&table(&status.projections));
-        text.push('\n');
+        String::new()
+    };
+    let head = grouped(store.head_position);
+    let mut lines = vec![
+        verdict(status, without_holder.len()),
+        Line::new(
+            Tone::Plain,
+            format!("log: head at position {head}, horizon {} (tier {}{held})", store.horizon, store.tier),
+        ),
+    ];
+    if status.projections.is_empty() {
+        let text = "no projections yet: put a file into a folder of projection_dirs and start `foldd run`";
+        lines.push(Line::new(Tone::Plain, text));
+    }
+    let mut table = table::lines(status, trends).into_iter();
+    if !status.projections.is_empty() {
+        let head = table.next().unwrap_or_default();
+        let at = head.find("PHASE").unwrap_or(0);
+        lines.push(Line::new(Tone::Soft, head));
+        lines.extend(table.zip(&status.projections).map(|(text, projection)| Line {
+            part: Some((at, projection.phase.len(), tone(&projection.phase))),
+            ..Line::new(Tone::Plain, text)
+        }));
     }
     for projection in &status.projections {
         if let Some(build) = &projection.build {
-            text.push_str(&format!("\n{}@{}: {}\n", projection.name, projection.version, progress(build)));
+            let text = format!("{}: {}", table::id(projection), progress(build));
+            lines.extend([Line::new(Tone::Plain, ""), Line::new(Tone::Plain, text)]);
         }
     }
     // Who is not held is told below, with the reason.
     for concern in status.concerns.iter().filter(|concern| concern.kind != "unheld") {
         let subject = concern.projection.as_deref().unwrap_or("the log");
-        text.push_str(&format!("\n{subject}: {}\n", concern.message));
+        let tone = match concern.gravity {
+            Gravity::Bad => Tone::Bad,
+            Gravity::Poor => Tone::Poor,
+        };
+        lines.push(Line::new(Tone::Plain, ""));
+        let heading = format!("{subject}: {}", concern.message);
+        lines.push(Line { part: Some((0, subject.len(), tone)), ..Line::new(Tone::Plain, heading) });
         if let Some(event) = &concern.event {
-            text.push_str(&format!("  event: {event}\n"));
+            lines.push(Line::new(Tone::Plain, format!("  event: {event}")));
         }
         if let Some(place) = &concern.place {
-            text.push_str(&format!("  place: {place}\n"));
+            lines.push(Line::new(Tone::Plain, format!("  place: {place}")));
         }
-        text.push_str(&format!("  to do: {}\n", concern.remedy));
+        lines.push(Line::new(Tone::Plain, format!("  to do: {}", concern.remedy)));
     }
     for lost in without_holder {
-        text.push_str(&format!("\n{}: nobody holds it; {}\n", lost.subscription, lost.reason()));
+        let heading = format!("{}: nobody holds it; {}", lost.subscription, lost.reason());
+        lines.push(Line::new(Tone::Plain, ""));
+        lines.push(Line {
+            part: Some((0, lost.subscription.len(), Tone::Poor)),
+            ..Line::new(Tone::Plain, heading)
+        });
     }
-    match status.replicas.as_slice() {
-        [] => text.push_str("no daemon is running\n"),
-        replicas => {
-            for replica in replicas {
-                let draining = if replica.draining { ", draining" } else { "" };
-                text.push_str(&format!("replica {} holds {}{draining}\n", replica.host, replica.leases));
-            }
-        }
+    if !status.replicas.is_empty() {
+        lines.push(Line::new(Tone::Plain, ""));
     }
-    text.trim_end().to_owned()
+    for replica in &status.replicas {
+        let draining = if replica.draining { ", draining" } else { "" };
+        let text = format!("replica {} holds {}{draining}", replica.host, replica.leases);
+        lines.push(Line::new(Tone::Soft, text));
+    }
+    lines
 }
 
 /// How far a build is, and what it waits for.
@@ -133,72 +121,24 @@ fn progress(build: &BuildStatus) -> String {
     text
 }
 
-fn table(projections: &[ProjectionStatus]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    let parked = projections.iter().any(|projection| projection.dead_letters > 0);
-    let mut header = vec!["PROJECTION", "ROLE", "PHASE", "LAG", "BEHIND", "EVENTS/S", "POSITION"];
-    header.extend(parked.then_some("DEAD LETTERS"));
-    table.set_header(header);
-    for projection in projections {
-        let position = projection.partitions.iter().map(|part| part.checkpoint.global_position).min();
-        let mut row = vec![
-            format!("{}@{}", projection.name, projection.version),
-            projection.role.clone(),
-            projection.phase.clone(),
-            grouped(projection.lag_events),
-            age(projection.lag_seconds),
-            format!("{:.0}", projection.events_per_second),
-            position.map_or_else(|| "-".to_owned(), grouped),
-        ];
-        row.extend(parked.then(|| grouped(projection.dead_letters)));
-        table.add_row(row);
+fn verdict(status: &Status, without_holder: usize) -> Line {
+    let bad = status.concerns.iter().filter(|concern| concern.gravity == Gravity::Bad).count();
+    let poor =
+        status.concerns.iter().filter(|concern| concern.kind != "unheld").count() - bad + without_holder;
+    match (bad, poor) {
+        (0, 0) => Line::new(Tone::Good, "● all is well"),
+        (0, 1) => Line::new(Tone::Poor, "▲ 1 thing to look at, the rest is well"),
+        (0, poor) => Line::new(Tone::Poor, format!("▲ {poor} things to look at, the rest is well")),
+        (1, _) => Line::new(Tone::Bad, "◆ 1 thing needs you now"),
+        (bad, _) => Line::new(Tone::Bad, format!("◆ {bad} things need you now")),
     }
-    for column in 3..=7 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// `561 470`: digits in groups, for people.
-fn grouped(number: i64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) && digit.is_ascii_digit() {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-fn age(seconds: f64) -> String {
-    if seconds < 60.0 {
-        return format!("{seconds:.1} s");
-    }
-    let whole = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).as_secs();
-    humantime::format_duration(Duration::from_secs(whole)).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{age, grouped};
-
-    #[test]
-    fn numbers_are_grouped_by_three() {
-        for (number, text) in
-            [(0, "0"), (999, "999"), (1_000, "1 000"), (561_470, "561 470"), (-1_000, "-1 000")]
-        {
-            assert_eq!(grouped(number), text);
-        }
-    }
-
-    #[test]
-    fn ages_are_short() {
-        assert_eq!(age(0.04), "0.0 s");
-        assert_eq!(age(75.9), "1m 15s");
+fn tone(phase: &str) -> Tone {
+    match phase {
+        "live" => Tone::Good,
+        "halted" => Tone::Bad,
+        "paused" | "backing_off" => Tone::Poor,
+        _ => Tone::Plain,
     }
 }

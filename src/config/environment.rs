@@ -10,7 +10,7 @@ use super::fault::{Fault, Place};
 const PREFIX: &str = "FOLDD__";
 
 /// Variables that are not ours and mean something to us.
-const OF_OTHERS: [&str; 4] = ["DATABASE_URL", "NO_COLOR", "USER", "LOGNAME"];
+const OF_OTHERS: [&str; 5] = ["DATABASE_URL", "NO_COLOR", "TERM", "USER", "LOGNAME"];
 
 /// The variables of a process that mean something to foldd.
 #[derive(Clone, Default)]
@@ -36,6 +36,11 @@ impl Environment {
     /// Whether colours are unwanted (<https://no-color.org>: set and not empty).
     pub(crate) fn no_color(&self) -> bool {
         self.get("NO_COLOR").is_some_and(|value| !value.is_empty())
+    }
+
+    /// Whether the terminal says that it understands no commands.
+    pub(super) fn is_dumb(&self) -> bool {
+        self.get("TERM").is_some_and(|value| value == "dumb")
     }
 
     /// The operating system's user, as it tells processes. In a container it does not: then the user's number.

@@ -18,6 +18,8 @@ pub(crate) struct Loaded {
     pub(crate) config: Config,
     /// The operating system's user, for whoever signs what they do.
     pub(crate) user: String,
+    /// Whether a terminal may be given colours.
+    pub(crate) colours: bool,
     pub(super) origins: Origins,
 }
 
@@ -74,7 +76,8 @@ pub(super) fn load(base: &Path, paths: &[PathBuf], environment: &Environment) ->
         return Err(ConfigError { faults });
     }
     origins.resolve_paths(base, &mut config);
-    Ok(Loaded { config, user: environment.user(), origins })
+    let colours = !environment.no_color() && !environment.is_dumb();
+    Ok(Loaded { config, user: environment.user(), colours, origins })
 }
 
 impl Loaded {

@@ -10,12 +10,16 @@ use clap::{Args, Subcommand};
 Examples:
   foldd check
   foldd check config/projections/fines.sql
+  foldd check --json | jq '.[] | select(.error) | .error.place'
 
 Every statement is planned in a scratch schema that is rolled back. Exit code 3 if one is wrong.")]
 pub(crate) struct Check {
     /// Projection files [default: all in projection_dirs]
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `foldd config`

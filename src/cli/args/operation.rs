@@ -57,4 +57,7 @@ pub(crate) struct Migrate {
     /// Only say what is to be done
     #[arg(long)]
     pub(crate) check: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }

@@ -13,7 +13,11 @@ use crate::cursor::Cursor;
 Examples:
   foldd status
   foldd status --watch
-  foldd status --json | jq '.projections[] | {name, phase, lag_events}'")]
+  foldd status --json | jq '.projections[] | {name, phase, lag_events}'
+  foldd status --json | jq '.concerns[] | {projection, message, remedy}'
+
+The first line is the verdict; below the table stands what concerns somebody, with what to do. Colours
+only on a terminal, and not where NO_COLOR is set.")]
 pub(crate) struct Status {
     /// Print JSON
     #[arg(long, conflicts_with = "watch")]
@@ -92,8 +96,25 @@ impl Wait {
     }
 }
 
+/// `foldd completions`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  foldd completions bash > ~/.local/share/bash-completion/completions/foldd
+  foldd completions zsh > ~/.zfunc/_foldd          # a folder of your $fpath
+  foldd completions fish > ~/.config/fish/completions/foldd.fish")]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
 /// `foldd version`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  foldd version
+  foldd version --json | jq -r .version")]
 pub(crate) struct Version {
     /// Print JSON
     #[arg(long)]

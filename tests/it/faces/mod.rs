@@ -7,6 +7,7 @@ mod browser;
 mod fuzz;
 mod http;
 mod page;
+mod terminal;
 mod waits;
 
 use serde_json::{Value, json};
