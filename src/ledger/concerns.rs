@@ -11,6 +11,9 @@ use super::status::{ProjectionStatus, Status};
 /// A projection that has had something to do for so long, and does nothing, does not get on, in seconds.
 const STUCK: f64 = 30.0;
 
+/// PostgreSQL's code for a lock that somebody else did not give up in time.
+const LOCKED: &str = "55P03";
+
 /// How grave it is; the order is that of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -124,7 +127,11 @@ fn of_projection(projection: &ProjectionStatus, status: &Status, found: &mut Vec
             if waits { Gravity::Bad } else { Gravity::Poor },
             "backing_off",
             told("something failed that may pass"),
-            advised("it is tried again by itself"),
+            if error.is_some_and(|error| error.sqlstate.as_deref() == Some(LOCKED)) {
+                locked(&projection.name)
+            } else {
+                advised("it is tried again by itself")
+            },
             &["pause"],
         )),
         "standby" if !is_held && projection.role != "previous" && !status.replicas.is_empty() => found.push(about(
@@ -167,6 +174,15 @@ fn of_projection(projection: &ProjectionStatus, status: &Status, found: &mut Vec
             )
         });
     }
+}
+
+/// Who holds the lock is known to the database, and for people to judge.
+fn locked(schema: &str) -> String {
+    format!(
+        "somebody holds a lock on its tables: `select pid, relation::regclass, mode from pg_locks where granted and \
+         relation::regclass::text like '{schema}.%'` says who; have them end it, or `select pg_terminate_backend(PID)`; \
+         it is tried again by itself"
+    )
 }
 
 fn about_all(
@@ -231,6 +247,26 @@ mod tests {
         assert_eq!((found[0].gravity, &*found[0].verbs), (Gravity::Bad, &["resume"][..]));
         assert_eq!(found[0].place.as_deref(), Some("fines.sql:7"));
         assert_eq!((&*found[1].message, &found[1].place), ("1 event is parked", &None));
+    }
+
+    #[test]
+    fn a_lock_is_told_with_how_to_find_who_has_it() {
+        let found = of(|fines| {
+            fines.phase = "backing_off".to_owned();
+            fines.error = Some(Trouble {
+                message: "canceling statement due to lock timeout".to_owned(),
+                remedy: "it is tried again by itself".to_owned(),
+                sqlstate: Some("55P03".to_owned()),
+                place: None,
+                event: None,
+            });
+        });
+        assert_eq!((kinds(&found), found[0].gravity), (vec!["backing_off"], Gravity::Poor));
+        assert!(
+            found[0].remedy.contains("pg_locks") && found[0].remedy.contains("'fines.%'"),
+            "{}",
+            found[0].remedy
+        );
     }
 
     #[test]

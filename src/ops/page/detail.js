@@ -31,7 +31,7 @@ function detail(status, id, more) {
   if (!versions.length) return [h("h1", {}, name), h("p", { class: "empty" }, "There is no projection of this name. ", h("a", { href: "#/" }, "Overview"))];
   const concerns = status.concerns.filter(c => c.projection?.split("@")[0] === name || c.kind === "horizon_held" || c.kind === "no_daemon");
   return [h("h1", {}, name, " ", h("small", {}, versions.map(p => `@${p.version} ${spaced(p.phase)}`).join(", "))),
-    h("section", { "aria-label": "What to look at" }, concerns.map(c => concernNode(c, status))),
+    h("section", { "aria-label": "What to look at" }, concerns.map((c, nth) => concernNode(c, status, nth))),
     versions.map(p => versionNode(status, p)),
     more.definitions && [h("h2", {}, "What it is"), more.definitions.map(definitionNode)],
     more.log && [h("h2", {}, "What operators did"), logTable(more.log)]];

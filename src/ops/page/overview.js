@@ -1,7 +1,7 @@
 // The overview: a verdict, what concerns somebody, the log, every projection, every replica.
-function concernNode(c, status) {
+function concernNode(c, status, nth) {
   const p = c.projection && status.projections.find(p => idOf(p) === c.projection);
-  return h("div", { class: `concern ${c.gravity}`, "data-key": `${c.kind} ${c.projection} ${c.message}` },
+  return h("div", { class: `concern ${c.gravity}`, "data-key": `${c.kind} ${c.projection} ${nth}` },
     h("p", {}, h("strong", {}, c.projection ? h("a", { href: linkTo(c.projection) }, c.projection) : "The log", ` · ${spaced(c.kind)}`)),
     h("p", {}, c.message),
     (c.place || c.event) && h("p", { class: "soft" }, [c.place && `at ${c.place}`,
@@ -70,7 +70,7 @@ function replicasNode(status) {
 function overview(status) {
   const [tone, text] = verdict(status);
   return [h("h1", { class: `verdict ${tone}`, role: "status" }, text),
-    h("section", { "aria-label": "What to look at" }, status.concerns.map(c => concernNode(c, status))),
+    h("section", { "aria-label": "What to look at" }, status.concerns.map((c, nth) => concernNode(c, status, nth))),
     h("section", { "aria-label": "The log" }, factsNode(status)),
     h("h2", {}, "Projections"), projectionsNode(status), h("h2", {}, "Replicas"), replicasNode(status)];
 }

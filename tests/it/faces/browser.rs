@@ -98,6 +98,7 @@ impl Browser {
     pub(super) async fn go(&mut self, url: &str) {
         let gone = self.call("Page.navigate", json!({ "url": url })).await;
         assert!(gone["errorText"].is_null(), "{url}: {gone}");
+        self.until("document.readyState !== 'loading'").await;
     }
 
     /// What an expression gives in the page; awaited, if it is a promise.

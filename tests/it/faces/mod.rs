@@ -8,6 +8,7 @@ mod fuzz;
 mod http;
 mod page;
 mod terminal;
+mod trial;
 mod waits;
 
 use serde_json::{Value, json};
