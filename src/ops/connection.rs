@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep};
 /// At most so many connections at once, wherever the system allows as many; others wait to be accepted.
 const MAX_CONNECTIONS: usize = 4096;
 /// At least so many, however little the system allows.
-const MIN_CONNECTIONS: usize = 128;
+const MIN_CONNECTIONS: usize = 256;
 /// Of these, so many are for answers that are made at once: scrapes, probes, looks.
 pub(super) const RESERVED: usize = 64;
 /// How long to rest when the system has no file handle left for another connection.

@@ -2,9 +2,10 @@
 //!
 //! While nobody watches, the status is read for the history alone, every fifteen seconds.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::body::Bytes;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,16 +18,15 @@ const STALE: Duration = Duration::from_secs(4);
 /// How often it is looked whether that is so.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// What watchers are told: the name of a server-sent event, and its data.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Telling {
-    pub(super) event: &'static str,
-    pub(super) data: String,
+/// One server-sent event, made once for everybody.
+fn event(name: &str, data: &serde_json::Value) -> Bytes {
+    // JSON of one line: no line of it can be taken for another field.
+    Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
 }
 
 /// The feed.
 pub(crate) struct Feed {
-    told: watch::Sender<Option<Arc<Telling>>>,
+    told: watch::Sender<Option<Bytes>>,
     history: Mutex<History>,
 }
 
@@ -38,7 +38,7 @@ impl Default for Feed {
 
 impl Feed {
     /// From now on, whatever is told. The first is what was told last, if it is new.
-    pub(super) fn watch(&self) -> watch::Receiver<Option<Arc<Telling>>> {
+    pub(super) fn watch(&self) -> watch::Receiver<Option<Bytes>> {
         self.told.subscribe()
     }
 
@@ -71,8 +71,8 @@ impl Feed {
                     }
                     if is_watched {
                         let readiness = faces.readiness.borrow().clone();
-                        let data = json!({ "readiness": readiness, "status": &*status }).to_string();
-                        self.told.send_replace(Some(Arc::new(Telling { event: "status", data })));
+                        let told = event("status", &json!({ "readiness": readiness, "status": &*status }));
+                        self.told.send_replace(Some(told));
                     }
                 }
                 _ = round.tick() => {
@@ -80,8 +80,11 @@ impl Feed {
                     if is_watched && age.is_none_or(|age| age > STALE) {
                         let readiness = faces.readiness.borrow().clone();
                         let age = age.map(|age| age.as_secs_f64());
-                        let data = json!({ "readiness": readiness, "age_seconds": age }).to_string();
-                        self.told.send_replace(Some(Arc::new(Telling { event: "stale", data })));
+                        let told = event("stale", &json!({ "readiness": readiness, "age_seconds": age }));
+                        self.told.send_replace(Some(told));
+                    } else if !is_watched {
+                        // Who comes next is told nothing old.
+                        self.told.send_replace(None);
                     }
                 }
             }

@@ -170,7 +170,8 @@ pub(crate) async fn serve(listener: TcpListener, faces: Faces, stop: Cancellatio
         desk: Arc::clone(&desk),
         waits: Arc::clone(&waits),
         feed: Arc::clone(&feed),
-        room: Arc::new(Semaphore::new(places - connection::RESERVED)),
+        room: Semaphore::new(places.saturating_sub(connection::RESERVED + routes::MAX_WATCHERS)),
+        watchers: Arc::new(Semaphore::new(routes::MAX_WATCHERS)),
         stop: stop.clone(),
     };
     let service = routes::router(opened).into_make_service_with_connect_info::<connection::Answering>();

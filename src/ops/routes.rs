@@ -5,17 +5,16 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode};
 use axum::middleware;
-use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
-use futures_util::Stream;
 use futures_util::stream::unfold;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -37,6 +36,8 @@ const FRESH: Duration = Duration::from_secs(1);
 const FRESH_WAIT: Duration = Duration::from_secs(2);
 /// How old the status in the answer is, in seconds.
 const STATUS_AGE: HeaderName = HeaderName::from_static("x-status-age-seconds");
+/// So many may watch at once; each is a page that somebody has open.
+pub(super) const MAX_WATCHERS: usize = 128;
 /// How often a stream with nothing to say says that it is there.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -97,7 +98,9 @@ pub(super) struct Opened {
     pub(super) waits: Arc<Waits>,
     pub(super) feed: Arc<Feed>,
     /// Places for those who stay: fewer than there are connections, so that there is always one to scrape with.
-    pub(super) room: Arc<Semaphore>,
+    pub(super) room: Semaphore,
+    /// Places for those who watch: each may have a whole status on its way.
+    pub(super) watchers: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
 }
 
@@ -202,26 +205,27 @@ pub(super) async fn fresh_status(open: &Open) -> Result<(Instant, Arc<Status>), 
     open.faces.status.borrow().clone().ok_or(Problem::NO_STATUS)
 }
 
-/// The feed, for as long as the client stays and the process lives.
-async fn stream(
-    State(open): State<Open>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let room = Arc::clone(&open.room).try_acquire_owned().map_err(|_| Problem::TOO_MANY)?;
+/// The feed, for as long as the client stays and the process lives. Its events are shared by everybody, whole.
+async fn stream(State(open): State<Open>) -> Result<Response, Problem> {
+    let place = Arc::clone(&open.watchers).try_acquire_owned().map_err(|_| Problem::TOO_MANY)?;
     let mut told = open.feed.watch();
-    // Whoever comes sees what is known at once, unless nobody has watched for a while.
+    // Whoever comes is told at once what the others were told last.
     told.mark_changed();
-    let tellings = unfold((told, open, room), async |(mut told, open, room)| {
+    let events = unfold((told, open, place), async |(mut told, open, place)| {
         loop {
-            let changed = open.stop.run_until_cancelled(told.changed()).await;
-            let Some(Ok(())) = changed else { return None };
-            let telling = told.borrow_and_update().clone();
-            if let Some(telling) = telling {
-                let event = Event::default().event(telling.event).data(&telling.data);
-                return Some((Ok(event), (told, open, room)));
+            let changed = timeout(HEARTBEAT, told.changed());
+            let event = match open.stop.run_until_cancelled(changed).await {
+                Some(Ok(Ok(()))) => told.borrow_and_update().clone(),
+                Some(Err(_)) => Some(Bytes::from_static(b":\n\n")),
+                // The process ends, or the feed has.
+                None | Some(Ok(Err(_))) => return None,
+            };
+            if let Some(event) = event {
+                return Some((Ok::<_, Infallible>(event), (told, open, place)));
             }
         }
     });
-    Ok(Sse::new(tellings).keep_alive(KeepAlive::new().interval(HEARTBEAT)))
+    Ok(([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response())
 }
 
 /// Carries a verb out. Whoever comes here has shown the token.
@@ -231,7 +235,7 @@ async fn act(State(open): State<Open>, request: Request) -> Result<Json<Value>, 
         Param::<Path<(String, String)>>::from_request_parts(&mut parts, &open).await?;
     let verb = verb(&wanted)?;
     without_nul(&name)?;
-    let body = axum::body::Bytes::from_request(Request::from_parts(parts, body), &open).await?;
+    let body = Bytes::from_request(Request::from_parts(parts, body), &open).await?;
     let order = Order::parse(&body, verb)?;
     let mut held = open.desk.take(Use::Acting).await?;
     let done = verb.run(held.link(), &name, &order).await;

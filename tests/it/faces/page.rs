@@ -177,7 +177,32 @@ async fn giving_an_event_up_wants_the_name_typed() {
     is_clean(&browser, &base);
 }
 
+#[tokio::test]
+async fn beyond_its_machine_it_shows_nothing_before_the_token_is_given() {
+    let (world, daemon) = {
+        let world = World::new().await;
+        world.configure(&format!("token = \"{TOKEN}\""));
+        world.projection("tally", TALLY);
+        let daemon = world.daemon_with(&[("FOLDD__OPS__LISTEN", "0.0.0.0:0")]);
+        world.phase("tally", "live").await;
+        (world, daemon)
+    };
+    let Some(mut browser) = Browser::start(&world).await else { return };
+    let base = format!("http://{}/", daemon.address().await.replace("0.0.0.0", "127.0.0.1"));
+    browser.go(&base).await;
+    browser.shows("This foldd is open beyond its machine").await;
+    assert!(!browser.eval("document.body.innerText").await.to_string().contains("tally"));
+    browser.write("token", "wrong wrong wrong wrong").await;
+    browser.press("Use it").await;
+    browser.shows("This is not the token").await;
+    browser.write("token", TOKEN).await;
+    browser.press("Use it").await;
+    browser.shows("All is well").await;
+    browser.shows("tally").await;
+    is_clean(&browser, &base);
+}
+
 /// Saves a picture, for the documentation.
-fn save(path: &Path, picture: &[u8]) {
+pub(super) fn save(path: &Path, picture: &[u8]) {
     std::fs::write(path, picture).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }

@@ -25,16 +25,16 @@ const BUILDING: &str = "/* foldd\nversion = 1\ncategories = [\"history\"]\n*/\n-
     insert into slow select event.global_position where pg_sleep(0.02) is not null;\n";
 
 /// The scene, and whoever makes the trouble.
-struct Troubled {
-    world: World,
-    daemon: Daemon,
+pub(super) struct Troubled {
+    pub(super) world: World,
+    pub(super) daemon: Daemon,
     /// Holds a lock on the stalled projection's table.
     _locker: PgConnection,
     /// Holds the horizon, from another database.
     _abroad: PgConnection,
 }
 
-async fn troubled() -> Troubled {
+pub(super) async fn troubled() -> Troubled {
     let mut world = World::alone().await;
     world.execute("create table knob (parts int); insert into knob values (0); create table rate (currency text, rate int);
              insert into rate values ('EUR', 100)").await;
