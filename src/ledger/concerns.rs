@@ -28,7 +28,7 @@ pub(crate) enum Gravity {
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Concern {
     pub(crate) gravity: Gravity,
-    /// `no_daemon`, `halted`, `horizon_held`, `stuck`, `unheld`, `paused`, `backing_off`, `dead_letters` or `tier_0`.
+    /// `no_daemon`, `halted`, `horizon_held`, `stuck`, `unheld`, `paused`, `backing_off`, `notice`, `dead_letters` or `tier_0`.
     pub(crate) kind: &'static str,
     /// The projection it is about, `fines@2`; `None` when it is about all.
     pub(crate) projection: Option<String>,
@@ -156,6 +156,9 @@ fn of_projection(projection: &ProjectionStatus, status: &Status, found: &mut Vec
                 .to_owned(),
             &["pause"],
         )),
+        _ if error.is_some() => {
+            found.push(about(Gravity::Poor, "notice", told(""), advised(""), &[]));
+        }
         _ => {}
     }
     if projection.dead_letters > 0 {

@@ -55,13 +55,15 @@ impl History {
             .projections
             .iter()
             .map(|projection| {
-                let id = id(projection);
+                let id = id(projection, &status.projections);
+                // Metrics know versions, and not how often one was built.
+                let of = format!("{}@{}", projection.name, projection.version);
                 let last = before.and_then(|points| points.get(&id)).map_or(0, |point| point.position);
                 let point = Point {
                     position: position(projection, head, last),
                     lag_events: projection.lag_events,
                     events_per_second: projection.events_per_second,
-                    batch_seconds: mean_since(self.batches.get(&id), batches.get(&id)),
+                    batch_seconds: mean_since(self.batches.get(&of), batches.get(&of)),
                 };
                 (id, point)
             })
@@ -115,8 +117,15 @@ impl Sample {
     }
 }
 
-fn id(projection: &ProjectionStatus) -> String {
-    format!("{}@{}", projection.name, projection.version)
+/// `fines@2`; while the same version is also live, the other one of it stands beside it as `fines@2 building`.
+fn id(projection: &ProjectionStatus, all: &[ProjectionStatus]) -> String {
+    let ProjectionStatus { name, version, role, .. } = projection;
+    let is_live = |one: &ProjectionStatus| one.role == "live" && one.name == *name && one.version == *version;
+    if role != "live" && all.iter().any(is_live) {
+        format!("{name}@{version} {role}")
+    } else {
+        format!("{name}@{version}")
+    }
 }
 
 /// Where a projection stands in the log. One with nothing left to apply stands at the head, wherever its last own event

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::desk::PATIENCE;
 use super::problem::Problem;
 use crate::ledger::dead_letters::{self, Filter, Selected};
+use crate::ledger::versions;
 use crate::ledger::wishes::{self, Done, Refusal, Signature};
 use crate::store::Link;
 
@@ -50,6 +51,36 @@ pub(super) const VERBS: &[Verb] = &[
                 Ok(told(&done, phase))
             })
         },
+    },
+    Verb {
+        name: "rebuild",
+        does: "Build the live version anew beside itself, and let it take its own place",
+        selects: false,
+        run: |link, name, order| wish(link, versions::Verb::Rebuild, name, order),
+    },
+    Verb {
+        name: "cutover",
+        does: "Let the version that is built take the place of the live one, as soon as it can",
+        selects: false,
+        run: |link, name, order| wish(link, versions::Verb::Cutover, name, order),
+    },
+    Verb {
+        name: "rollback",
+        does: "Make the previous version live again",
+        selects: false,
+        run: |link, name, order| wish(link, versions::Verb::Rollback, name, order),
+    },
+    Verb {
+        name: "cancel",
+        does: "Give up what is being built, and drop its tables",
+        selects: false,
+        run: |link, name, order| wish(link, versions::Verb::Cancel, name, order),
+    },
+    Verb {
+        name: "retire",
+        does: "Drop a version that is not live, or a projection that nobody configures",
+        selects: false,
+        run: |link, name, order| wish(link, versions::Verb::Retire, name, order),
     },
     Verb {
         name: "retry",
@@ -177,6 +208,14 @@ pub(super) fn without_nul(text: &str) -> Result<(), Problem> {
         return Err(Problem::bad("a text holds the character NUL", "leave it out"));
     }
     Ok(())
+}
+
+/// Enters a wish about versions, which a daemon carries out; the status says what it waits for.
+fn wish<'a>(link: &'a mut Link<'static>, verb: versions::Verb, name: &'a str, order: &'a Order) -> Work<'a> {
+    Box::pin(async move {
+        let wished = versions::wish(link, verb, name, &order.signature()).await?;
+        Ok(json!({ "projection": wished.id, "revision": wished.revision, "wished": verb.as_str() }))
+    })
 }
 
 fn told(done: &Done, phase: &str) -> Value {

@@ -3,10 +3,10 @@
 const ACTS = {
   pause: { label: "Pause", tells: "No batch of it commits until somebody resumes it. Everything else goes on.", when: p => !["paused", "halted"].includes(p.phase) && p.role !== "previous" },
   resume: { label: "Resume", tells: "It goes on where it stands. If what stopped it is not mended, it stops again.", when: p => ["paused", "halted"].includes(p.phase) && p.partitions.length > 0 },
-  rebuild: { label: "Rebuild", tells: "It is built anew beside the live one.", when: p => p.role === "live" },
+  rebuild: { label: "Rebuild", tells: "It is built anew beside itself, and takes its own place when it has caught up.", when: p => p.role === "live" && p.partitions.length > 0 },
   cutover: { label: "Cut over", tells: "The version that was built takes the place of the live one.", grave: true, when: p => p.role === "building" && p.partitions.length > 0 },
-  cancel: { label: "Cancel the build", tells: "What was built so far is dropped.", grave: true, when: p => p.role === "building" && p.partitions.length > 0 },
-  rollback: { label: "Roll back", tells: "This version takes the place of the live one again.", grave: true, when: p => p.role === "previous" },
+  cancel: { label: "Cancel the build", tells: "What was built so far is dropped. The live version is not touched.", grave: true, when: p => p.role === "building" && p.partitions.length > 0 },
+  rollback: { label: "Roll back", tells: "This version takes the place of the live one again. The one that is taken back is kept, and not built again unasked.", grave: true, when: p => p.role === "previous" },
   retire: { label: "Retire", tells: "This version and its tables are dropped.", grave: true, when: p => p.role === "previous" },
   retry: { label: "Retry", tells: "The daemon applies them in the order of their streams. What fails again stays parked.", when: () => false },
   discard: { label: "Discard", tells: "They are never applied. The events stay in the log.", grave: true, when: () => false },

@@ -18,8 +18,8 @@ function remember(history) {
 function observe(status) {
   const now = Date.now();
   for (const p of status.projections) {
-    const points = past.points.get(idOf(p)) ?? [];
-    past.points.set(idOf(p), points);
+    const points = past.points.get(seriesOf(p, status)) ?? [];
+    past.points.set(seriesOf(p, status), points);
     const last = points.at(-1);
     if (last && now - last.at < 1900) continue;
     const current = p.lag_events === 0 && p.withheld_events === 0;

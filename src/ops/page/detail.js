@@ -21,7 +21,7 @@ function versionNode(status, p) {
       fact("Parked", p.dead_letters ? h("a", { href: `#/dead-letters/${encodeURIComponent(id)}` }, number(p.dead_letters)) : "none",
         p.withheld_events ? `${plural(p.withheld_events, "event")} beyond the horizon` : "")),
     buildNode(p),
-    p.role !== "previous" && h("div", { class: "charts" }, positionChart(id), batchChart(id)),
+    p.role !== "previous" && h("div", { class: "charts" }, positionChart(seriesOf(p, status)), batchChart(seriesOf(p, status))),
     p.partitions.length > 1 && [h("h2", {}, "Partitions"), table(`Partitions of ${id}`, [["Partition"], ["Position", 1], ["Held by"]],
       p.partitions.map(part => [part.partition, String(part.partition), number(part.checkpoint.position), hostOf(status, part.holder) ?? "nobody"]))]);
 }

@@ -56,7 +56,7 @@ function projectionsNode(status) {
       [h("a", { href: linkTo(idOf(p)) }, p.name), h("small", {}, `@${p.version}`), p.role !== "live" && h("span", { class: "tag" }, p.role)],
       [phase(p), buildNode(p)],
       [number(p.lag_events), p.withheld_events > 0 && h("small", {}, `+${number(p.withheld_events)} beyond the horizon`)],
-      p.lag_events ? duration(p.lag_seconds) : "–", spark(idOf(p)), rate(p.events_per_second),
+      p.lag_events ? duration(p.lag_seconds) : "–", spark(seriesOf(p, status)), rate(p.events_per_second),
       p.lag_events ? remaining(p) === null ? "?" : duration(remaining(p)) : "–", holders(status, p),
       p.dead_letters ? h("a", { href: `#/dead-letters/${encodeURIComponent(idOf(p))}` }, number(p.dead_letters)) : "–"]));
 }

@@ -9,6 +9,7 @@ const rate = r => r > 0 && r < 10 ? r.toFixed(1) : number(r);
 const spaced = word => word.replaceAll("_", " ");
 const moment = at => new Date(at).toLocaleString();
 const idOf = p => `${p.name}@${p.version}`;
+const seriesOf = (p, { projections }) => p.role !== "live" && projections.some(o => o.role === "live" && idOf(o) === idOf(p)) ? `${idOf(p)} ${p.role}` : idOf(p);
 const linkTo = id => `#/projections/${encodeURIComponent(id)}`;
 // A text with `code` in it, as nodes.
 const prose = text => String(text).split("`").map((part, i) => i % 2 ? h("code", {}, part) : part);

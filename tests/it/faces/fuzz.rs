@@ -24,6 +24,7 @@ fn piece() -> impl Strategy<Value = String> {
     prop_oneof![
         6 => prop::sample::select(vec![
             "api", "status", "projections", "tally", "tally@1", "nobody", "wait", "pause", "resume", "retry", "discard",
+            "rebuild", "cutover", "rollback", "cancel", "retire",
             "dead-letters", "log", "config", "history", "1", "-1", "9223372036854775808", "openapi.json", "metrics",
             "%00", "%ff", "%2F", "..", "tally%00", "%F0%9F%A6%80", "'", "\"", "a%20b",
         ]).prop_map(str::to_owned),

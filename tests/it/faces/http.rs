@@ -37,6 +37,27 @@ async fn a_projection_is_paused_and_resumed_by_whoever_has_the_token() {
 }
 
 #[tokio::test]
+async fn a_version_is_built_anew_as_wished_over_http() {
+    let (world, daemon) = faced().await;
+    refused(&daemon, "/api/projections/tally/cutover", json!({}), 409, "not_selectable").await;
+    refused(&daemon, "/api/projections/tally/rollback", json!({}), 409, "not_selectable").await;
+    let wished = done(&daemon, "/api/projections/tally/rebuild", json!({ "by": "ann" })).await;
+    assert_eq!(wished["wished"], "rebuild", "{wished}");
+    world
+        .eventually("the version before is kept", async || {
+            let status = daemon.read("/api/status").await;
+            let roles = status["projections"].as_array().cloned().unwrap_or_default();
+            roles.len() == 2
+                && roles.iter().any(|one| one["role"] == "previous")
+                && roles.iter().any(|one| one["role"] == "live" && one["phase"] == "live")
+        })
+        .await;
+    done(&daemon, "/api/projections/tally/rollback", json!({})).await;
+    let log = daemon.read("/api/log").await;
+    assert!(log.to_string().contains("\"rollback\"") && log.to_string().contains("\"ann\""), "{log}");
+}
+
+#[tokio::test]
 async fn a_refused_verb_holds_up_nobody() {
     let (world, daemon) = faced().await;
     refused(&daemon, "/api/projections/tally/pause", json!({ "if_revision": 99 }), 409, "revision_changed")

@@ -155,6 +155,26 @@ async fn what_events_say_is_shown_and_never_run() {
 }
 
 #[tokio::test]
+async fn a_version_that_is_built_beside_itself_is_drawn_beside_it() {
+    let (world, daemon) = faced().await;
+    let Some((mut browser, base)) = opened(&world, &daemon).await else { return };
+    browser.go(&format!("{base}#/projections/tally%401")).await;
+    browser.press("Rebuild: tally@1").await;
+    browser.write("token", TOKEN).await;
+    browser.press("Rebuild").await;
+    browser.shows("done for tally@1").await;
+    // Live, and the one before it, each with its own verbs.
+    browser.until("[...document.querySelectorAll('h2 .tag')].map(tag => tag.textContent).sort().join() === 'live,previous'").await;
+    browser.press("Roll back: tally@1").await;
+    browser.write("confirm", "something").await;
+    browser.press("Roll back").await;
+    browser.shows("Type tally to confirm.").await;
+    browser.press("Not now").await;
+    browser.until("!document.querySelector('dialog[open]')").await;
+    is_clean(&browser, &base);
+}
+
+#[tokio::test]
 async fn giving_an_event_up_wants_the_name_typed() {
     let world = World::new().await;
     world.configure(&format!("token = \"{TOKEN}\""));
