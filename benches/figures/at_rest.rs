@@ -1,15 +1,14 @@
 //! At rest: what a daemon costs while nothing happens. The built binary, as a process of its own.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::time::{Instant, sleep};
 
+use crate::Extent;
 use crate::lab::{Database, Lab};
+use crate::process::{CONNECTIONS, Daemon, queries};
 use crate::report::{Aim, Figure};
-use crate::{Extent, account};
 
 const CASES: [i64; 3] = [1, 100, 1_000];
 /// What each run watches.
@@ -18,8 +17,6 @@ const TIME: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_secs(5);
 /// Building a thousand projections takes no longer.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// Ticks a second in `/proc/PID/stat`, on every Linux.
-const TICKS: f64 = 100.0;
 
 /// What one run of a case gives.
 #[derive(Default)]
@@ -95,81 +92,4 @@ async fn watch(database: &Database, projections: i64, extent: Extent) -> anyhow:
         samples.memory.push(daemon.memory()?);
     }
     Ok(samples)
-}
-
-const CONNECTIONS: &str = "
-    select count(*) from pg_stat_activity
-    where datname = current_database() and application_name like 'foldd%'";
-
-/// Statements of this database so far, without our own.
-async fn queries(database: &Database) -> anyhow::Result<i64> {
-    database
-        .number(
-            "select sum(s.calls) from pg_stat_statements s join pg_database d on d.oid = s.dbid
-             where d.datname = current_database() and s.query not like '%pg_stat_%'",
-        )
-        .await
-}
-
-/// A daemon process in a folder of its own. Dropped, it is killed.
-struct Daemon {
-    child: Child,
-    dir: PathBuf,
-}
-
-impl Daemon {
-    fn start(database: &Database, projections: i64) -> anyhow::Result<Self> {
-        let dir = std::env::temp_dir().join(format!("foldd-figures-{}-{projections}", std::process::id()));
-        std::fs::create_dir_all(dir.join("projections"))?;
-        for number in 1..=projections {
-            let file = dir.join("projections").join(format!("rest_{number}.sql"));
-            std::fs::write(file, account::on_event("account"))?;
-        }
-        let configuration = "projection_dirs = [\"projections\"]\n[ops]\nlisten = \"127.0.0.1:0\"\n";
-        std::fs::write(dir.join("foldd.toml"), configuration)?;
-        let child = Command::new(env!("CARGO_BIN_EXE_foldd"))
-            .arg("run")
-            .current_dir(&dir)
-            .env("DATABASE_URL", &database.url)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(dir.join("log"))?)
-            .spawn()?;
-        Ok(Self { child, dir })
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
-    }
-
-    /// Seconds of processor time so far: its own and the kernel's for it.
-    fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let stat = self.proc("stat")?;
-        // The name, in parentheses, may hold blanks; after it come state, ten numbers, and the two we want.
-        let (_, numbers) = stat.rsplit_once(')').context("no process name")?;
-        let ticks: f64 =
-            numbers.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<f64>().ok()).sum();
-        Ok(ticks / TICKS)
-    }
-
-    /// Resident memory, in megabytes.
-    fn memory(&self) -> anyhow::Result<f64> {
-        let status = self.proc("status")?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-        let kilobytes: f64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
-        Ok(kilobytes / 1024.0)
-    }
-
-    fn proc(&self, file: &str) -> anyhow::Result<String> {
-        let path = format!("/proc/{}/{file}", self.child.id());
-        std::fs::read_to_string(&path).with_context(|| format!("{path}; the daemon says:\n{}", self.log()))
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
 }

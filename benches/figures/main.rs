@@ -23,7 +23,9 @@ mod lab;
 mod latency;
 mod page_cost;
 mod pages;
+mod process;
 mod quarantine;
+mod replicas;
 mod report;
 mod watch;
 
@@ -74,6 +76,8 @@ enum Topic {
     Hostage,
     /// What a daemon costs while nothing happens
     AtRest,
+    /// A thousand projections on three replicas
+    Replicas,
     /// A page in a short log and in a long one
     PageCost,
     /// Beside streams that are quarantined
@@ -146,6 +150,7 @@ async fn measure(args: &Args, smoke: bool) -> anyhow::Result<Report> {
             Topic::Latency => latency::measure(extent).await?,
             Topic::Hostage => hostage::measure(extent).await?,
             Topic::AtRest => at_rest::measure(extent).await?,
+            Topic::Replicas => replicas::measure(extent).await?,
             Topic::PageCost => page_cost::measure(extent).await?,
             Topic::Quarantine => quarantine::measure(extent).await?,
         };
