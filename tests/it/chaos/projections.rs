@@ -75,7 +75,7 @@ const FILES: [(&str, &str, &str, &str); 8] = [
         "categories = [\"account\"]",
         "create table counter (only_row int primary key, n bigint not null);",
         "-- @on Withdrawn
-         insert into counter select 1, 1 from pg_sleep(0.002)
+         insert into counter select 1, 1 from pg_sleep(0.0005)
          on conflict (only_row) do update set n = counter.n + 1;",
     ),
     (
