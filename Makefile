@@ -1,6 +1,6 @@
 # Everyday commands; `make help` lists them. The first two are all a newcomer needs.
 .DEFAULT_GOAL := help
-.PHONY: demo test chaos setup build fmt lint doc bench clean help
+.PHONY: demo test chaos mutants setup build fmt lint doc bench clean help
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # 1h30m is 1*3600+30*60+ 0.
@@ -21,6 +21,12 @@ chaos: setup ## let everything fail at once and count afterwards, for FOR=20m (e
 	cargo build --example own_daemon
 	$(if $(SEED),FOLDD_TEST_SEED=$(SEED)) FOLDD_CHAOS_SECONDS=$$(($(SECONDS_OF_FOR))) \
 		cargo test --test it chaos::nothing -- --nocapture
+
+mutants: setup ## plant bugs and see whether chaos sees each; ONLY=… one of them, SEED=… the plan
+	RUSTFLAGS="--cfg foldd_mutants" CARGO_TARGET_DIR=$(abspath $(TARGET))/mutants cargo build --bins --example own_daemon
+	$(if $(SEED),FOLDD_TEST_SEED=$(SEED)) FOLDD_ONLY=$(ONLY) \
+		RUSTFLAGS="--cfg foldd_mutants" CARGO_TARGET_DIR=$(abspath $(TARGET))/mutants \
+		cargo test --test it chaos::mutants -- --nocapture
 
 setup: ## get what is missing: a C compiler and PostgreSQL's server programs
 	@deploy/setup.sh

@@ -46,7 +46,7 @@
 //!
 //! | floor | rooms | |
 //! |---|---|---|
-//! | 0 words | `event` `stream` `cursor` `aggregate` `error` `backoff` `metrics` | values and names |
+//! | 0 words | `event` `stream` `cursor` `aggregate` `error` `backoff` `metrics` `mutants` | values and names |
 //! | 1 log | `store` | the event store; the SQL behind it is in `migrations/` |
 //! | 2 books | `ledger` | leases, checkpoints, and what the daemon writes about itself |
 //! | 3 seam | `projection` | what users write, and what it is compiled into |
@@ -71,6 +71,7 @@ mod hosting;
 mod ledger;
 mod logging;
 mod metrics;
+mod mutants;
 mod ops;
 mod projection;
 pub mod store;

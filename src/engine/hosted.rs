@@ -105,6 +105,10 @@ async fn apply(
         None => false,
         Some(slip) => parking::set_right(tx, subscription_id, slip, sorted.scanned).await.map_err(driver)?,
     };
+    #[cfg(foldd_mutants)]
+    if crate::mutants::planted("checkpoint-outside-the-transaction") {
+        checkpoint::commit_too_early(tx, &entry).await.map_err(driver)?;
+    }
     let step = Step { subscription_id, lease, to, own: sorted.own };
     let advanced = checkpoint::advance(tx, &hosted.store_schema, &step, sorted.oldest).await;
     let Some(age) = advanced.map_err(driver)? else { return Err(Fault::Meddling) };

@@ -86,3 +86,10 @@ pub(crate) async fn advance(
     .fetch_one(tx)
     .await
 }
+
+/// The bug that `make mutants` calls `checkpoint-outside-the-transaction`.
+#[cfg(foldd_mutants)]
+pub(crate) async fn commit_too_early(tx: &mut Link<'_>, entry: &Entry<'_>) -> sqlx::Result<()> {
+    sqlx::raw_sql("commit; select pg_sleep(0.2); begin").execute(tx.driver()).await?;
+    enter(tx, entry).await
+}

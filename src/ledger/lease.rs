@@ -108,6 +108,10 @@ pub(crate) async fn take(
     subscription_id: &str,
     replica: &Replica,
 ) -> sqlx::Result<Option<Lease>> {
+    #[cfg(foldd_mutants)]
+    if crate::mutants::planted("takeover-by-an-earlier-read") {
+        return take_as_read_earlier(conn, subscription_id, replica).await;
+    }
     let row = sqlx::query(
         "with expired as materialized (
              select replica_id from es_replicas
@@ -148,6 +152,38 @@ pub(crate) async fn take(
         })
     })
     .transpose()
+}
+
+/// The bug that `make mutants` calls `takeover-by-an-earlier-read`: whether it is free and where it stands is read first, and the
+/// lease taken afterwards.
+#[cfg(foldd_mutants)]
+async fn take_as_read_earlier(
+    conn: &mut Link<'_>,
+    subscription_id: &str,
+    replica: &Replica,
+) -> sqlx::Result<Option<Lease>> {
+    let (stamp, position, is_free): (i64, i64, bool) = sqlx::query_as(
+        "select last_transaction_id::text::bigint, last_position, s.holder is null or s.holder = $2 or not exists (
+             select from es_replicas r where r.replica_id = s.holder and r.lease_until > clock_timestamp())
+         from es_subscriptions s where subscription_id = $1",
+    )
+    .bind(subscription_id)
+    .bind(replica.id)
+    .fetch_one(&mut *conn)
+    .await?;
+    if !is_free {
+        return Ok(None);
+    }
+    let fence_token = sqlx::query_scalar(
+        "update es_subscriptions set holder = $2, fence_token = fence_token + 1 from (select pg_sleep(0.5)) later
+         where subscription_id = $1 returning fence_token",
+    )
+    .bind(subscription_id)
+    .bind(replica.id)
+    .fetch_one(conn)
+    .await?;
+    let cursor = Cursor::from((stamp.cast_unsigned(), position));
+    Ok(Some(Lease { fence_token, cursor, unclean_takeovers: 0, crashed_position: None, crashes: 0 }))
 }
 
 /// Notes, before it is tried alone, which event it is: should the process die of it, the next holder knows. `false`

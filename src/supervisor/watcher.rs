@@ -19,6 +19,7 @@ use super::stall::Stall;
 use crate::backoff::Backoff;
 use crate::engine::backlog::View;
 use crate::metrics::{ConnectionRole, StoreMetrics};
+use crate::mutants::planted;
 use crate::store::{self, Growth, Horizon, Link, Observation};
 
 /// The shortest pause between two looks, while events come in.
@@ -157,7 +158,9 @@ impl Session<'_> {
     ) -> store::Result<Observation> {
         let mut seen = store::observe(conn, previous).await?;
         let held = stall.is_due(&seen, Instant::now());
-        let previous = previous.filter(|before| before.incarnation() == seen.horizon.incarnation());
+        let is_stale = planted("stale-horizon");
+        let previous =
+            previous.filter(|before| is_stale || before.incarnation() == seen.horizon.incarnation());
         if let Some(previous) = previous
             && previous.transaction_id() > seen.horizon.transaction_id()
         {

@@ -10,6 +10,7 @@ use super::roster::Roster;
 use crate::backoff::Backoff;
 use crate::engine::backlog::View;
 use crate::metrics::ConnectionRole;
+use crate::mutants::planted;
 use crate::store::Link;
 
 /// Works until cancelled. A batch in hand is finished first: cancelling is only looked at between turns.
@@ -71,7 +72,7 @@ async fn session(
         let Some(view) = views.borrow().clone() else { return Ended::Spoilt };
         let turn = subscription.turn(&mut conn, &view, &daemon.terms, daemon.trusted_until()).await;
         roster.give_back(index, subscription, turn.next);
-        if turn.spoilt {
+        if turn.spoilt && !planted("connection-reused-after-cancel") {
             return Ended::Spoilt;
         }
         backoff.reset();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The floor of each room of `src/`; a file imports from floors below, or from siblings.
 fn floor(room: &str) -> Option<u8> {
     Some(match room {
-        "event" | "stream" | "cursor" | "aggregate" | "error" | "backoff" | "metrics" => 0,
+        "event" | "stream" | "cursor" | "aggregate" | "error" | "backoff" | "metrics" | "mutants" => 0,
         "store" => 1,
         "ledger" => 2,
         "projection" => 3,
@@ -180,7 +180,11 @@ fn nobody_but_the_supervisor_spawns() {
 
 #[test]
 fn nobody_but_the_configuration_reads_the_environment() {
-    only_in(&["env::var", "vars_os"], &["config/", "embedded"], "the configuration reads the environment");
+    only_in(
+        &["env::var", "vars_os"],
+        &["config/", "embedded", "mutants"],
+        "the configuration reads the environment",
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::Fault;
 use crate::engine::machine::Directive;
 use crate::error::is_transient_state;
+use crate::mutants::planted;
 use crate::projection::settings::{OnError, Settings};
 
 /// With so many quarantined streams a projection halts, unless its settings say otherwise: one bad event stays one, a
@@ -23,7 +24,11 @@ impl Policy {
     /// The policy of these settings.
     pub(crate) fn of(settings: &Settings) -> Self {
         Self {
-            on_error: settings.on_error.unwrap_or_default(),
+            on_error: if planted("poison-skipped") {
+                OnError::SkipEvent
+            } else {
+                settings.on_error.unwrap_or_default()
+            },
             most_streams: settings.max_quarantined_streams.unwrap_or(MOST_STREAMS),
             order_guard: settings.order_guard.unwrap_or(true),
         }
@@ -62,6 +67,7 @@ impl Fault {
     /// is asked.
     pub(crate) fn directive(&self, policy: &Policy) -> Directive {
         match self {
+            Self::Unknown(_) if planted("retry-after-unknown-commit") => Directive::Retry,
             Self::Unknown(_) | Self::Fenced | Self::CheckpointMoved => Directive::Retake,
             Self::Passing { .. } | Self::StaleHorizon => Directive::Retry,
             Self::Paused => Directive::Pause,

@@ -4,10 +4,13 @@
 //! the next holder reads the cursor where it stands. Should the answer be lost, nobody guesses, as after a batch: the lease
 //! is taken again.
 
+use std::sync::PoisonError;
+
 use super::{Parked, Subscription, Terms, Turn, within};
 use crate::engine::machine::{Input, Phase};
 use crate::ledger::lease;
 use crate::metrics::LeaseTransition;
+use crate::mutants::planted;
 use crate::store::Link;
 
 impl Subscription {
@@ -32,7 +35,10 @@ impl Subscription {
             within(terms.batch_timeout, lease::take(conn, &self.program.subscription_id, &terms.replica))
                 .await;
         match taken {
-            Ok(Some(lease)) => {
+            Ok(Some(mut lease)) => {
+                if planted("no-cursor-compare") && self.scanned > 0 {
+                    lease.cursor = self.report.lock().unwrap_or_else(PoisonError::into_inner).cursor;
+                }
                 tracing::info!(subscription = self.id(), fence_token = lease.fence_token, cursor = %lease.cursor, "lease taken");
                 self.metrics.lease(LeaseTransition::Taken);
                 (self.lease, self.backlog, self.trouble, self.got_on) = (Some(lease), None, None, false);

@@ -30,6 +30,8 @@ use schedule::{LEASE, schedule};
 use stage::Stage;
 
 mod appenders;
+#[cfg(foldd_mutants)]
+mod mutants;
 mod oracle;
 mod projections;
 mod proxy;
@@ -65,7 +67,7 @@ async fn nothing_is_lost_doubled_or_reordered() {
     plan.iter().for_each(|entry| println!("{entry}"));
     let planned = plan.len();
 
-    let stage = Stage::set(world().await).await;
+    let stage = Stage::set(world().await, None).await;
     stage.world.read().await.phase("balances", "live").await;
     let over = Arc::new(AtomicBool::new(false));
     let witness = tokio::spawn(watch(Arc::clone(&stage), Arc::clone(&over)));

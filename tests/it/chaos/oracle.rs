@@ -24,11 +24,14 @@ const SETUP: &str = "
     create aggregate oracle.chain(uuid, bigint) (sfunc = oracle.link, stype = text);
     create table oracle.journal (
         nth bigint generated always as identity, at timestamptz not null default clock_timestamp(),
-        subscription_id text, fence bigint, holder uuid, stamp xid8, position bigint,
+        subscription_id text, fence bigint, holder uuid, stamp xid8, position bigint, early boolean,
         daemon text default current_setting('oracle.daemon', true));
     create function oracle.note() returns trigger language plpgsql as $$ begin
-        insert into oracle.journal (subscription_id, fence, holder, stamp, position) values
-            (new.subscription_id, new.fence_token, new.holder, new.last_transaction_id, new.last_position);
+        insert into oracle.journal (subscription_id, fence, holder, stamp, position, early) values
+            (new.subscription_id, new.fence_token, new.holder, new.last_transaction_id, new.last_position,
+             tg_op = 'UPDATE' and new.holder <> old.holder and exists (
+                 select from es_replicas r where r.replica_id = old.holder
+                   and r.heartbeat_at > clock_timestamp() - interval '1.5 s'));
         return null;
     end $$;
     create trigger oracle after insert or update on es_subscriptions for each row execute function oracle.note();
@@ -41,7 +44,7 @@ const SETUP: &str = "
 
 /// Questions whose right answer is 0, with what it means if not. `L` is the log of the category in its order. A new split
 /// starts at the least checkpoint of the old one, so cursors of `parted` may fall; its floors are what keeps it right.
-const FACTS: [(&str, &str); 22] = [
+const FACTS: [(&str, &str); 23] = [
     ("lost", "select count(*) from L where not exists (select from audit.seen s where s.event_id = L.event_id)"),
     ("made up", "select count(*) from audit.seen s where not exists (select from L where s.event_id = L.event_id)"),
     ("doubled", "select count(*) - count(distinct event_id) from audit.seen"),
@@ -90,6 +93,7 @@ const FACTS: [(&str, &str); 22] = [
         select fence < lag(fence) over told or (holder <> lag(holder) over told and fence <= lag(fence) over told) as falls
         from oracle.journal where holder is not null window told as (partition by subscription_id order by nth)
         ) walked where falls"),
+    ("leases taken from somebody who had just been heard of", "select count(*) from oracle.journal where early"),
     ("cursors that fell", "select count(*) from (
         select (stamp, position) < lag((stamp, position)) over (partition by subscription_id order by nth) as falls
         from oracle.journal where subscription_id not like 'parted@%') walked where falls"),
@@ -158,6 +162,24 @@ pub(super) async fn drift(session: &mut PgConnection) -> sqlx::Result<i64> {
     )
     .fetch_one(session)
     .await
+}
+
+/// What is wrong already while events are still to be applied: what will never be right any more.
+#[cfg(foldd_mutants)]
+pub(super) async fn already(session: &mut PgConnection) -> sqlx::Result<Option<String>> {
+    for (meaning, question) in FACTS {
+        let lasts =
+            ["doubled", "reordered", "made up", "fence tokens", "leases", "cursors that", "checkpoints that"];
+        if lasts.iter().any(|start| meaning.starts_with(start)) {
+            let wrong: i64 = sqlx::query_scalar(AssertSqlSafe(format!("{LOG}{question}")))
+                .fetch_one(&mut *session)
+                .await?;
+            if wrong > 0 {
+                return Ok(Some(format!("{wrong} {meaning}")));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// All that is wrong once everything is applied. Nothing, if all is well.

@@ -10,7 +10,7 @@ use crate::examples::example;
 use crate::world::World;
 
 /// What is done to a world in which all is well, and a word of what the oracle must say about it.
-const HARMS: [(&str, &str); 25] = [
+const HARMS: [(&str, &str); 26] = [
     ("delete from audit.seen where nth = (select min(nth) from audit.seen)", "1 lost"),
     ("delete from audit.seen where nth = (select max(nth) from audit.seen)", "1 lost"),
     (
@@ -63,6 +63,16 @@ const HARMS: [(&str, &str); 25] = [
          values ('00000000-0000-0000-0000-000000000001', '', 1, '', now());
          update es_subscriptions set holder = '00000000-0000-0000-0000-000000000001' where subscription_id = 'audit@1'",
         "1 fence tokens that fell, or stayed for another holder",
+    ),
+    (
+        "insert into es_replicas (replica_id, host, process_id, version, lease_until)
+         values ('00000000-0000-0000-0000-000000000001', '', 1, '', now()),
+                ('00000000-0000-0000-0000-000000000002', '', 1, '', now());
+         update es_subscriptions set holder = '00000000-0000-0000-0000-000000000001', fence_token = fence_token + 1
+         where subscription_id = 'audit@1';
+         update es_subscriptions set holder = '00000000-0000-0000-0000-000000000002', fence_token = fence_token + 1
+         where subscription_id = 'audit@1'",
+        "1 leases taken from somebody who had just been heard of",
     ),
     (
         "update es_subscriptions set last_position = last_position - 1 where subscription_id = 'audit@1'",

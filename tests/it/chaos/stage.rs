@@ -54,6 +54,8 @@ pub(super) struct Stage {
     /// Around the links.
     direct: String,
     database: String,
+    /// The bug that is planted in the daemons.
+    mutant: Option<&'static str>,
     players: Vec<Mutex<Player>>,
     links: Vec<Proxy>,
     done: Mutex<BTreeMap<&'static str, u32>>,
@@ -70,7 +72,7 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Puts everybody in place, and starts the daemons.
-    pub(super) async fn set(world: World) -> Arc<Self> {
+    pub(super) async fn set(world: World, mutant: Option<&'static str>) -> Arc<Self> {
         let (folder, port, database) = (
             world.value("select current_setting('unix_socket_directories')").await,
             world.value("select current_setting('port')").await,
@@ -86,6 +88,7 @@ impl Stage {
         let stage = Arc::new(Self {
             direct: world.url().to_owned(),
             database,
+            mutant,
             world: RwLock::new(world),
             players: (0..DAEMONS).map(player).collect(),
             links,
@@ -236,6 +239,9 @@ impl Stage {
             0 | 1 => world.command_of(&example("own_daemon"), &["run"]),
             _ => world.command(&["run"]),
         };
+        if let Some(mutant) = self.mutant {
+            command.env("FOLDD_MUTANT", mutant);
+        }
         command.env("DATABASE_URL", url).envs(SETTINGS[player.configuration].iter().copied());
         player.daemon = Some(world.daemon_of(command));
     }
