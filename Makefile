@@ -1,6 +1,6 @@
 # Everyday commands; `make help` lists them. The first two are all a newcomer needs.
 .DEFAULT_GOAL := help
-.PHONY: demo test chaos mutants setup build fmt lint doc bench clean help
+.PHONY: demo test chaos mutants setup build fmt lint doc docs bench clean help
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # 1h30m is 1*3600+30*60+ 0.
@@ -42,6 +42,9 @@ lint: ## let clippy read all of it, as `make test` does
 
 doc: ## build the library's documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+docs: ## write the pages that come from the code: docs/metrics.md, docs/configuration.md
+	FOLDD_WRITE_DOCS=1 cargo test --lib reference
 
 bench: setup ## measure, each figure beside its baselines; ARGS go to it: ARGS='catch-up --scale 0.1'
 	cargo bench $(if $(ARGS),-- $(ARGS))

@@ -8,6 +8,7 @@
 //! Labels are bounded: names and versions of projections, partitions, and the words of `labels`. Never a stream, an event
 //! or a message.
 
+mod catalog;
 mod labels;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, Label, SharedString, Unit};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
+use catalog::*;
 pub(crate) use labels::{BatchOutcome, ConnectionRole, ErrorKind, LeaseTransition};
 
 /// Upper bounds of time buckets, in seconds: from one statement to a delivery in trouble. A live batch may take 0.2.
@@ -28,87 +30,6 @@ const EVENTS_BUCKETS: [f64; 10] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 
 /// The phases of a subscription, as status and metrics spell them.
 pub(crate) const PHASES: [&str; 7] =
     ["standby", "catching_up", "live", "backing_off", "halted", "paused", "draining"];
-
-/// What a metric is, for its description and for the reference.
-struct Metric {
-    kind: Kind,
-    name: &'static str,
-    unit: Option<Unit>,
-    help: &'static str,
-}
-
-/// How a metric moves.
-enum Kind {
-    Gauge,
-    Counter,
-    Histogram,
-}
-
-/// Declares each metric in one place: the constant that names it, and its entry in `METRICS`.
-macro_rules! declare_metrics {
-    ($($kind:ident $constant:ident = $name:literal, $unit:expr, $help:literal;)+) => {
-        $(const $constant: &str = $name;)+
-        const METRICS: &[Metric] =
-            &[$(Metric { kind: Kind::$kind, name: $constant, unit: $unit, help: $help }),+];
-    };
-}
-
-declare_metrics! {
-    Gauge LAG_EVENTS = "foldd_lag_events", Some(Unit::Count),
-        "Events of its categories after the checkpoint, up to the horizon.";
-    Gauge LAG_SECONDS = "foldd_lag_seconds", Some(Unit::Seconds),
-        "Age of the oldest event up to the horizon that is not applied yet.";
-    Gauge WITHHELD_EVENTS = "foldd_withheld_events", Some(Unit::Count),
-        "Committed events of its categories that are still beyond the horizon.";
-    Gauge DEAD_LETTERS = "foldd_dead_letters", Some(Unit::Count),
-        "Events that are parked instead of applied.";
-    Gauge POSITION = "foldd_position", None,
-        "Global position of the last event applied.";
-    Gauge HEAD_POSITION = "foldd_head_position", None,
-        "Greatest committed global position of the log.";
-    Gauge HORIZON_AGE_SECONDS = "foldd_horizon_age_seconds", Some(Unit::Seconds),
-        "For how long the horizon has stood still while committed events waited behind it.";
-    Gauge HORIZON_TIER = "foldd_horizon_tier", None,
-        "1 where readers go past transactions that have not appended, 0 where every open one holds them up.";
-    Gauge HORIZON_BLOCKERS = "foldd_horizon_blockers", Some(Unit::Count),
-        "Transactions that hold the horizon, by cause.";
-    Gauge PHASE = "foldd_phase", None,
-        "1 for the phase the subscription is in, 0 for the others.";
-    Gauge LEASE_HELD = "foldd_lease_held", None,
-        "1 while this replica holds the subscription.";
-    Gauge BUILD_PROGRESS_RATIO = "foldd_build_progress_ratio", None,
-        "Share of its events that a build has folded, from 0 to 1.";
-    Gauge BUILD_ETA_SECONDS = "foldd_build_eta_seconds", Some(Unit::Seconds),
-        "Time until a build is done, at its present rate.";
-    Gauge LAST_PROGRESS_TIMESTAMP_SECONDS = "foldd_last_progress_timestamp_seconds", Some(Unit::Seconds),
-        "When the checkpoint last moved, or nothing was left to do: Unix time by the database's clock.";
-    Gauge CONNECTIONS = "foldd_connections", Some(Unit::Count),
-        "Open database connections, by what they are for.";
-    Gauge SUBSCRIPTIONS_WITHOUT_HOLDER = "foldd_subscriptions_without_holder", Some(Unit::Count),
-        "Subscriptions of live and building projections that no running replica has held for longer than it should take.";
-    Gauge BUILD_INFO = "foldd_build_info", None,
-        "Always 1; the version of foldd is its label.";
-    Counter EVENTS_APPLIED_TOTAL = "foldd_events_applied_total", Some(Unit::Count),
-        "Events handed to the handler, in batches that committed.";
-    Counter EVENTS_SKIPPED_TOTAL = "foldd_events_skipped_total", Some(Unit::Count),
-        "Events passed over because no handler wants their type.";
-    Counter BATCHES_TOTAL = "foldd_batches_total", Some(Unit::Count),
-        "Batches, by how they ended.";
-    Counter ERRORS_TOTAL = "foldd_errors_total", Some(Unit::Count),
-        "Faults, by kind.";
-    Counter RETRIES_TOTAL = "foldd_retries_total", Some(Unit::Count),
-        "Batches tried again after a fault.";
-    Counter LEASE_TRANSITIONS_TOTAL = "foldd_lease_transitions_total", Some(Unit::Count),
-        "Leases taken, lost and released.";
-    Counter POLLS_TOTAL = "foldd_polls_total", Some(Unit::Count),
-        "How often the watcher has looked at the log.";
-    Histogram BATCH_DURATION_SECONDS = "foldd_batch_duration_seconds", Some(Unit::Seconds),
-        "How long a batch that applied events took, commit included.";
-    Histogram BATCH_EVENTS = "foldd_batch_events", Some(Unit::Count),
-        "How many events a batch held that applied any.";
-    Histogram DELIVERY_SECONDS = "foldd_delivery_seconds", Some(Unit::Seconds),
-        "From append to applied, while live.";
-}
 
 /// Installs the recorder of the process and describes every metric. Handles taken before record nothing.
 ///
@@ -137,7 +58,7 @@ pub(crate) struct Exporter {
 impl Exporter {
     /// The recorder behind `handle` is the current one.
     fn new(handle: PrometheusHandle) -> Self {
-        for Metric { kind, name, unit, help } in METRICS {
+        for Metric { kind, name, unit, help, labels: _ } in METRICS {
             let unit = unit.unwrap_or(Unit::Count);
             match kind {
                 Kind::Gauge => metrics::describe_gauge!(*name, unit, *help),
@@ -153,8 +74,22 @@ impl Exporter {
 
     /// Everything that has a value now, process metrics included.
     pub(crate) fn render(&self) -> String {
-        self.process.collect();
+        self.measure();
         without_unset(&self.handle.render())
+    }
+
+    /// Looks at the process and at the runtime that this runs on; outside of one there is nothing to say of it.
+    fn measure(&self) {
+        self.process.collect();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let seen = runtime.metrics();
+        for (name, count) in [
+            (RUNTIME_WORKERS, seen.num_workers()),
+            (RUNTIME_TASKS, seen.num_alive_tasks()),
+            (RUNTIME_QUEUED_TASKS, seen.global_queue_depth()),
+        ] {
+            metrics::gauge!(name).set(count as f64);
+        }
     }
 
     /// Sorts recorded samples into their buckets. Must run every few seconds: samples that nobody scrapes or sorts
@@ -171,6 +106,7 @@ impl Exporter {
         Ok(metrics::with_local_recorder(&recorder, || {
             let exporter = Self::new(handle);
             record();
+            exporter.measure();
             exporter
         }))
     }

@@ -30,7 +30,7 @@ mod overrides;
 mod paths;
 mod show;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod token;
 mod values;
 

@@ -1,12 +1,15 @@
 //! What goes in and what comes out; what is said about mistakes is in `mistakes`.
 
 mod mistakes;
+mod reference;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
+
+pub(crate) use reference::holds_or_writes;
 
 use super::{Config, ConfigError, Loaded, Place, load};
 

@@ -1,3 +1,5 @@
+mod reference;
+
 use std::time::Duration;
 
 use super::{
@@ -6,7 +8,7 @@ use super::{
 };
 
 /// Records every metric once, of one subscription that is building.
-fn record_all() {
+pub(super) fn record_all() {
     let store = StoreMetrics::new();
     store.polled(561_470);
     store.without_holder(1);
@@ -28,8 +30,15 @@ fn record_all() {
     fines.build(Some((0.5, Some(12.0))));
 }
 
+/// The exporter looks at the runtime it runs on, so that the tests need one.
+fn on_a_runtime<T>(run: impl FnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be built");
+    let _entered = runtime.enter();
+    run()
+}
+
 fn rendered(record: impl FnOnce()) -> String {
-    Exporter::detached(record).expect("a recorder of its own").render()
+    on_a_runtime(|| Exporter::detached(record).expect("a recorder of its own").render())
 }
 
 #[test]

@@ -183,7 +183,7 @@ impl Board {
             } else {
                 line.oldest_seconds = 0.0;
             }
-            line.measure(&report, remaining, withheld, (progress > 0).then_some(now));
+            line.measure(&report, remaining, withheld, (progress > 0 || remaining == Some(0)).then_some(now));
             let published = Published {
                 subscription_id: line.subscription_id.clone(),
                 phase: report.phase.as_str(),
