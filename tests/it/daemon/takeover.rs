@@ -100,3 +100,38 @@ async fn a_daemon_that_was_stopped_for_longer_than_its_lease_is_fenced() {
     audit_is_exact(&world).await;
     assert_eq!(first.stop().await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_status_that_takes_longer_than_the_lease_costs_no_lease() {
+    let world = World::new().await;
+    world.projection("audit", AUDIT);
+    let load = Load::start(&world);
+    let lease = [("FOLDD__DAEMON__LEASE", "1s")];
+    let first = world.daemon_with(&lease);
+    moves_on(&world, 50).await;
+    let second = world.daemon_with(&lease);
+    world
+        .eventually("both are there", async || world.value("select count(*) from es_replicas").await == "2")
+        .await;
+    let (held_by, token) = (holder(&world).await, fence(&world).await);
+    // Whoever publishes how things are waits here, on the connection that keeps the books.
+    let mut slow = world.pool().begin().await.expect("it answers");
+    sqlx::raw_sql("lock table es_phases in access exclusive mode")
+        .execute(&mut *slow)
+        .await
+        .expect("it is locked");
+    let began = world.value("select clock_timestamp()").await;
+    world
+        .eventually("four leases have passed, and batches went on", async || {
+            world.value(&format!("select clock_timestamp() > '{began}'::timestamptz + interval '4 s'")).await
+                == "true"
+        })
+        .await;
+    moves_on(&world, 20).await;
+    assert_eq!((holder(&world).await, fence(&world).await), (held_by, token));
+    slow.rollback().await.expect("it answers");
+    load.stop().await;
+    audit_is_exact(&world).await;
+    assert_eq!(first.stop().await.code(), Some(0));
+    assert_eq!(second.stop().await.code(), Some(0));
+}
