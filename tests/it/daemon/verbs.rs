@@ -104,7 +104,8 @@ async fn status_has_the_fields_of_the_contract_and_no_others() {
     let (_, served) = daemon.get("/api/status").await;
     for text in [done.out, served] {
         let status: Value = serde_json::from_str(&text).expect("it is JSON");
-        assert_fields(&status, "store projections replicas");
+        assert_fields(&status, "concerns store projections replicas");
+        assert_fields(&status["concerns"][0], "event gravity kind message place projection remedy verbs");
         assert_fields(
             &status["store"],
             "head_position horizon horizon_age_seconds tier tier_reason blockers",

@@ -16,7 +16,8 @@ pub(super) const PICKY: &str = "/* foldd\nversion = 1\ncategories = [\"order\"]\
 async fn a_projection_is_paused_and_resumed_by_whoever_has_the_token() {
     let (world, daemon) = faced().await;
     let paused =
-        done(&daemon, "/api/projections/tally/pause", json!({ "by": "ann", "why": "tables move" })).await;
+        done(&daemon, "/api/projections/tally/pause", json!({ "by": "day shift", "why": "tables move" }))
+            .await;
     assert_eq!((&paused["phase"], &paused["changed"]), (&json!("paused"), &json!(true)), "{paused}");
     world.append("order-1", "Placed", "{}").await;
     world.phase("tally", "paused").await;
@@ -31,7 +32,7 @@ async fn a_projection_is_paused_and_resumed_by_whoever_has_the_token() {
 
     let log = daemon.read("/api/log?projection=tally").await;
     assert_eq!((&log[0]["verb"], &log[0]["who"]), (&json!("resume"), &json!("http")), "{log}");
-    assert_eq!((&log[1]["who"], &log[1]["why"]), (&json!("ann"), &json!("tables move")), "{log}");
+    assert_eq!((&log[1]["who"], &log[1]["why"]), (&json!("day shift"), &json!("tables move")), "{log}");
     refused(&daemon, "/api/projections/nobody/pause", json!({}), 404, "unknown_projection").await;
     assert_eq!(daemon.stop().await.code(), Some(0));
 }
@@ -41,7 +42,7 @@ async fn a_version_is_built_anew_as_wished_over_http() {
     let (world, daemon) = faced().await;
     refused(&daemon, "/api/projections/tally/cutover", json!({}), 409, "not_selectable").await;
     refused(&daemon, "/api/projections/tally/rollback", json!({}), 409, "not_selectable").await;
-    let wished = done(&daemon, "/api/projections/tally/rebuild", json!({ "by": "ann" })).await;
+    let wished = done(&daemon, "/api/projections/tally/rebuild", json!({ "by": "day shift" })).await;
     assert_eq!(wished["wished"], "rebuild", "{wished}");
     world
         .eventually("the version before is kept", async || {
@@ -54,7 +55,7 @@ async fn a_version_is_built_anew_as_wished_over_http() {
         .await;
     done(&daemon, "/api/projections/tally/rollback", json!({})).await;
     let log = daemon.read("/api/log").await;
-    assert!(log.to_string().contains("\"rollback\"") && log.to_string().contains("\"ann\""), "{log}");
+    assert!(log.to_string().contains("\"rollback\"") && log.to_string().contains("\"day shift\""), "{log}");
 }
 
 #[tokio::test]
@@ -131,9 +132,12 @@ async fn parked_events_are_listed_shown_retried_and_discarded() {
     let retry = "/api/projections/picky/retry";
     refused(&daemon, retry, json!({ "positions": [position + 1] }), 409, "not_selectable").await;
     refused(&daemon, retry, json!({ "all": true, "stream": "order-2" }), 400, "bad_request").await;
-    let discarded =
-        done(&daemon, "/api/projections/picky/discard", json!({ "positions": [position], "by": "ann" }))
-            .await;
+    let discarded = done(
+        &daemon,
+        "/api/projections/picky/discard",
+        json!({ "positions": [position], "by": "day shift" }),
+    )
+    .await;
     assert_eq!(discarded["discarded"], json!([position]), "{discarded}");
     done(&daemon, retry, json!({ "stream": "order-2" })).await;
     world

@@ -50,13 +50,13 @@ async fn it_shows_what_is_and_what_changes_without_being_asked() {
 #[tokio::test]
 async fn an_operator_resumes_a_projection_with_what_the_page_shows() {
     let (world, daemon) = faced().await;
-    assert_eq!(world.foldd(&["pause", "tally", "--by", "bob", "--why", "lunch"]).await.code, 0);
+    assert_eq!(world.foldd(&["pause", "tally", "--by", "night shift", "--why", "lunch"]).await.code, 0);
     let Some((mut browser, base)) = opened(&world, &daemon).await else { return };
     browser.press("Who and why").await;
     browser.shows("lunch").await;
     browser.press("Overview").await;
     browser.press("Resume: tally@1").await;
-    browser.write("who", "ann").await;
+    browser.write("who", "day shift").await;
     browser.write("token", "not the token at all").await;
     browser.press("Resume").await;
     browser.shows("this is not the token").await;
@@ -68,7 +68,7 @@ async fn an_operator_resumes_a_projection_with_what_the_page_shows() {
         world
             .value("select string_agg(verb || ' ' || who, ',' order by entry_id) from es_operator_log")
             .await,
-        "pause bob,resume ann"
+        "pause night shift,resume day shift"
     );
     // The token is remembered for this tab: the next verb does not ask again.
     browser.go(&format!("{base}#/projections/tally%401")).await;
@@ -123,7 +123,7 @@ async fn what_events_say_is_shown_and_never_run() {
     world.append(&stream, EVIL, &json!({ "amount": EVIL, (EVIL): EVIL }).to_string()).await;
     let daemon = world.daemon();
     world.eventually("it is parked", async || daemon.read("/api/dead-letters").await["there_are"] == 1).await;
-    let by = format!("ann {EVIL}");
+    let by = format!("day shift {EVIL}");
     let why = format!("because {EVIL}");
     assert_eq!(world.foldd(&["pause", "picky", "--by", &by, "--why", &why]).await.code, 0);
     let Some((mut browser, base)) = opened(&world, &daemon).await else { return };

@@ -56,8 +56,8 @@ async fn colours_are_for_terminals_that_want_them() {
 #[tokio::test]
 async fn the_live_picture_follows_and_leaves_the_terminal_as_it_was() {
     let (world, _daemon) = faced().await;
-    assert_eq!(world.foldd(&["pause", "tally", "--by", "ann", "--why", "a look"]).await.code, 0);
-    let watch = on_a_terminal(&world, "status --watch", &[], "pause tally@1 by ann: a look").await;
+    assert_eq!(world.foldd(&["pause", "tally", "--by", "day shift", "--why", "a look"]).await.code, 0);
+    let watch = on_a_terminal(&world, "status --watch", &[], "pause tally@1 by day shift: a look").await;
     let Some(shown) = watch else { return };
     for part in
         ["1 thing to look at", "LAG, LATELY", "▁", "an operator paused it", "foldd resume tally@1", "Ctrl-C"]
