@@ -75,6 +75,7 @@ fn size() -> (usize, usize) {
 /// Repaints until interrupted. A database that goes away is said and looked for again; meanwhile the last picture stays.
 pub(super) async fn watch(loaded: &Loaded, paint: Paint) -> Result<(), Failure> {
     let unheard = |error| Failure::Failed(format!("cannot listen for signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
     let mut conn = None;
     let mut trends = Trends::default();
@@ -92,7 +93,7 @@ pub(super) async fn watch(loaded: &Loaded, paint: Paint) -> Result<(), Failure> 
         };
         let looked = tokio::select! {
             looked = looking => looked,
-            _ = tokio::signal::ctrl_c() => break,
+            _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
         };
         match looked {
@@ -110,7 +111,7 @@ pub(super) async fn watch(loaded: &Loaded, paint: Paint) -> Result<(), Failure> 
             }
         }
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => break,
+            _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             () = tokio::time::sleep(REFRESH) => {}
         }

@@ -9,31 +9,56 @@ use super::faced;
 use crate::fold::TALLY;
 use crate::world::World;
 
-/// Runs a verb on a terminal of its own, until it has shown something; then Ctrl-C. What it wrote, commands and all.
-/// `None` where there is no `script`, which makes terminals.
-async fn on_a_terminal(world: &World, args: &str, variables: &[(&str, &str)], until: &str) -> Option<String> {
-    if Command::new("script").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no script(1) to make a terminal");
+/// `line`, run by a plain shell on a terminal of its own.
+fn script(line: &str) -> Command {
+    let mut command = Command::new("script");
+    // A service account's own shell may be one that refuses every command.
+    command.args(["-qefc", line, "/dev/null"]).env("SHELL", "/bin/sh");
+    command
+}
+
+/// Whether this machine lets one make terminals: a container may have no `script` or no `/dev/pts`.
+fn terminals_can_be_made() -> Result<(), String> {
+    let tried = script("test -t 1").stdin(Stdio::null()).output().map_err(|e| e.to_string())?;
+    if tried.status.success() {
+        return Ok(());
+    }
+    Err(format!("{}: {}", tried.status, String::from_utf8_lossy(&tried.stderr).trim()))
+}
+
+/// Runs a verb on a terminal of its own until it ends, or until it has shown something and is told Ctrl-C. What it
+/// wrote, commands and all. `None` where no terminals can be made.
+async fn on_a_terminal(
+    world: &World,
+    args: &str,
+    variables: &[(&str, &str)],
+    until: Option<&str>,
+) -> Option<String> {
+    if let Err(why) = terminals_can_be_made() {
+        eprintln!("skipped: script(1) makes no terminal here: {why}");
         return None;
     }
     let seen = world.dir().join("terminal");
     let file = std::fs::File::create(&seen).expect("a file can be made");
     let plain = world.command(&[]);
-    let mut command = Command::new("script");
-    command
-        .args(["-qefc", &format!("{} {args}", env!("CARGO_BIN_EXE_foldd")), "/dev/null"])
-        .current_dir(world.dir());
+    // A shell that stayed around it would die of the Ctrl-C that the verb answers.
+    let mut command = script(&format!("exec {} {args}", env!("CARGO_BIN_EXE_foldd")));
+    command.current_dir(world.dir());
     command.env_remove("NO_COLOR").env("TERM", "xterm-256color");
     command
         .envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))))
         .envs(variables.iter().copied());
     let mut child = command.stdin(Stdio::piped()).stdout(file).spawn().expect("script starts");
     let read = || std::fs::read_to_string(&seen).unwrap_or_default();
-    world.eventually(until, async || read().contains(until)).await;
-    // Of a verb that has ended already nobody reads it.
-    let _ended = child.stdin.take().expect("it has one").write_all(b"\x03");
+    // Kept open: where its input ends, so does the terminal.
+    let mut keys = child.stdin.take().expect("it has one");
+    if let Some(until) = until {
+        world.eventually(until, async || read().contains(until)).await;
+        keys.write_all(b"\x03").expect("it is there to be interrupted");
+    }
     let status = tokio::task::spawn_blocking(move || child.wait()).await.expect("no panic").expect("it ends");
     assert!(status.success(), "{status}: {}", read());
+    drop(keys);
     Some(read())
 }
 
@@ -42,13 +67,13 @@ async fn colours_are_for_terminals_that_want_them() {
     let (world, _daemon) = faced().await;
     let piped = world.foldd(&["status"]).await.out;
     assert!(piped.starts_with("● all is well\n") && !piped.contains('\x1b'), "{piped}");
-    let Some(shown) = on_a_terminal(&world, "status", &[], "replica").await else { return };
+    let Some(shown) = on_a_terminal(&world, "status", &[], None).await else { return };
     assert!(
         shown.contains("\x1b[32m● all is well\x1b[0m") && shown.contains("\x1b[32mlive\x1b[0m"),
         "{shown}"
     );
     for variable in [("NO_COLOR", "1"), ("TERM", "dumb")] {
-        let Some(shown) = on_a_terminal(&world, "status", &[variable], "replica").await else { return };
+        let Some(shown) = on_a_terminal(&world, "status", &[variable], None).await else { return };
         assert!(!shown.contains('\x1b'), "{shown}");
     }
 }
@@ -57,7 +82,8 @@ async fn colours_are_for_terminals_that_want_them() {
 async fn the_live_picture_follows_and_leaves_the_terminal_as_it_was() {
     let (world, _daemon) = faced().await;
     assert_eq!(world.foldd(&["pause", "tally", "--by", "day shift", "--why", "a look"]).await.code, 0);
-    let watch = on_a_terminal(&world, "status --watch", &[], "pause tally@1 by day shift: a look").await;
+    let deed = "pause tally@1 by day shift: a look";
+    let watch = on_a_terminal(&world, "status --watch", &[], Some(deed)).await;
     let Some(shown) = watch else { return };
     for part in
         ["1 thing to look at", "LAG, LATELY", "▁", "an operator paused it", "foldd resume tally@1", "Ctrl-C"]
