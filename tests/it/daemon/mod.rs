@@ -8,6 +8,7 @@ mod hostage;
 mod http;
 mod kill;
 mod outages;
+mod secrets;
 mod signals;
 mod spread;
 mod startup;
