@@ -148,29 +148,6 @@ async fn a_lock_on_the_tables_is_waited_for_and_its_holder_named() {
 }
 
 #[tokio::test]
-async fn a_build_goes_on_after_any_number_of_kills() {
-    let world = World::alone().await;
-    live(&world, 3000).await;
-    tally(&world, 2, "partitions = 3");
-    world.configure("[daemon]\nlease = \"1s\"\nbatch_timeout = \"5s\"\nmax_page_events = 100\n");
-    // At whatever step it is: laid out, half folded, built, cut over, retired.
-    for pause in [30, 60, 100, 160, 250, 400, 600, 900] {
-        let daemon = world.daemon();
-        tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
-        daemon.kill();
-        let n: i64 = world.value("select n from tally.whole").await.parse().expect("a number");
-        assert!(n == 3000 || n == 6000, "{n}: the live tables are of one version, and whole");
-    }
-    let _daemon = world.daemon();
-    role(&world, 2, "live").await;
-    world.caught_up("tally").await;
-    assert_eq!(world.rows("tally.whole").await, ["(1,6000)"]);
-    let schemas =
-        "select string_agg(nspname, ' ' order by nspname) from pg_namespace where nspname like 'tally%'";
-    assert_eq!(world.value(schemas).await, "tally tally__v1");
-}
-
-#[tokio::test]
 async fn events_that_come_faster_than_they_are_folded_are_reported() {
     let world = World::alone().await;
     live(&world, 400).await;
