@@ -222,6 +222,9 @@ impl EventStoreError {
         if let Self::ConcurrencyConflict { .. } = self {
             return Some("read the stream and decide anew");
         }
+        if let Self::NotAdoptable { .. } = self {
+            return Some("rename the tables that are there, or give foldd a database or a schema of its own");
+        }
         remedy(self.driver()?)
     }
 

@@ -3,7 +3,7 @@
 use super::args::Plan;
 use super::{Failure, catalog, connect_bare, print, print_json};
 use crate::config::Loaded;
-use crate::engine::build::foresee::{Foreseen, foresee, others};
+use crate::engine::build::foresee::{Foreseen, foresee, of_the_store, others};
 use crate::projection::handler::Registry;
 
 /// Carries the verb out.
@@ -20,9 +20,11 @@ pub(crate) async fn run(args: &Plan, loaded: &Loaded, registry: &Registry) -> Re
             plan.extend(others(&mut conn, &names).await?);
         }
         // Adopting, creating and migrating are one step of the start; what follows from it shows afterwards.
-        Err(error @ crate::EventStoreError::OlderSchema { .. }) => {
-            plan.push(Foreseen::migration(&error.to_string()));
-            plan.extend(projections.iter().map(Foreseen::first));
+        Err(crate::EventStoreError::OlderSchema { found, .. }) => {
+            let store = of_the_store(&mut conn, found).await?;
+            let is_refused = store.action == "refused";
+            plan.push(store);
+            plan.extend(projections.iter().filter(|_| !is_refused).map(Foreseen::first));
         }
         Err(error) => return Err(error.into()),
     }
@@ -39,8 +41,10 @@ pub(crate) async fn run(args: &Plan, loaded: &Loaded, registry: &Registry) -> Re
     match plan.iter().filter(|line| line.changes).count() {
         0 => Ok(()),
         _ if !args.check => Ok(()),
-        1 => Err(Failure::NotMet("1 projection would change".to_owned())),
-        many => Err(Failure::NotMet(format!("{many} projections would change"))),
+        1 => Err(Failure::NotMet("1 thing would change, or cannot be as it is configured".to_owned())),
+        many => {
+            Err(Failure::NotMet(format!("{many} things would change, or cannot be as they are configured")))
+        }
     }
 }
 

@@ -92,6 +92,14 @@ pub(crate) async fn lock(conn: &mut Link<'_>, name: &str) -> sqlx::Result<()> {
     Ok(())
 }
 
+/// Whether there is a schema of this name, whoever made it.
+pub(crate) async fn schema_exists(conn: &mut Link<'_>, schema: &str) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select exists (select from pg_namespace where nspname = $1)")
+        .bind(schema)
+        .fetch_one(conn)
+        .await
+}
+
 /// Enters a projection that is to be built, with its subscription at the start of the log. Returns its id.
 pub(crate) async fn enter(conn: &mut Link<'_>, new: &New<'_>) -> sqlx::Result<String> {
     let projection_id: String = sqlx::query_scalar(
@@ -178,6 +186,14 @@ pub(crate) struct Part {
     pub(crate) partition: i32,
     /// Whether it sees only its own events of a page: one of several, or not past the floors of an earlier split.
     pub(crate) is_split: bool,
+}
+
+/// Into how many partitions a projection is split.
+pub(crate) async fn partitions(conn: &mut Link<'_>, projection_id: &str) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select count(*) from es_subscriptions where projection_id = $1")
+        .bind(projection_id)
+        .fetch_one(conn)
+        .await
 }
 
 /// Splits a projection into so many partitions, or leaves it as it is split, and returns them in order; `None`, and nothing

@@ -96,6 +96,28 @@ pub(crate) async fn is_plain(conn: &mut Link<'_>) -> Result<bool> {
     }
 }
 
+/// A store of the plain shape that could be adopted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PlainStore {
+    /// The greatest position of its log; 0 while it is empty.
+    pub(crate) last_position: i64,
+    /// How many checkpoints other programs keep in it.
+    pub(crate) checkpoints: i64,
+}
+
+/// What there is to adopt; `None` when there is no store at all.
+pub(crate) async fn plain_store(conn: &mut Link<'_>) -> Result<Option<PlainStore>> {
+    if !is_plain(conn).await? {
+        return Ok(None);
+    }
+    let (last_position, checkpoints) = sqlx::query_as(
+        "select (select coalesce(max(global_position), 0) from es_events), (select count(*) from es_subscriptions)",
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(Some(PlainStore { last_position, checkpoints }))
+}
+
 /// Brings a plain store to the current schema. The caller holds the migration lock on another connection.
 pub(crate) async fn adopt(conn: &mut Link<'_>) -> Result<()> {
     for step in COLUMNS {

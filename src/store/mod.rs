@@ -32,6 +32,7 @@ mod snapshot;
 
 use sqlx::PgPool;
 
+pub(crate) use adopt::plain_store;
 pub use append::{Appended, ImportEvent};
 pub(crate) use append::{Columns, append, append_many};
 pub(crate) use blockers::blockers;

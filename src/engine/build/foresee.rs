@@ -3,22 +3,25 @@
 use serde::Serialize;
 use sqlx::AssertSqlSafe;
 
+use super::begin::home;
 use super::decide::{Step, decide, stored};
 use super::lay::lay;
 use super::{BuildError, store_schema};
+use crate::error::EventStoreError;
 use crate::ledger::projections::{self, Known};
 use crate::projection::Projection;
 use crate::projection::definition::Body;
+use crate::projection::settings::Cutover;
 use crate::projection::sql::quote_ident;
-use crate::store::Link;
+use crate::store::{self, Link};
 
 /// What would become of one projection. The field names are a contract with scripts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Foreseen {
     /// `fines@2`; the version that the action is about.
     pub(crate) projection: String,
-    /// `nothing`, `create`, `rebuild`, `cutover`, `retire`, `orphaned`, `migrate`, or `refused` where the configuration
-    /// cannot be in force.
+    /// `nothing`, `create`, `rebuild`, `cutover`, `split`, `retire`, `orphaned`; `create`, `adopt` or `migrate` of the event
+    /// store; or `refused` where the configuration cannot be in force.
     pub(crate) action: &'static str,
     /// Why.
     pub(crate) reason: String,
@@ -48,9 +51,13 @@ impl Foreseen {
         }
     }
 
-    /// The schema of the store comes first.
-    pub(crate) fn migration(reason: &str) -> Self {
-        Self::of("the event store".to_owned(), "migrate", reason.to_owned())
+    fn refused(projection: String, error: &BuildError) -> Self {
+        let trouble = error.trouble();
+        let reason = match trouble.place {
+            Some(place) => format!("{place}: {}", trouble.message),
+            None => trouble.message,
+        };
+        Self { remedy: Some(trouble.remedy), ..Self::of(projection, "refused", reason) }
     }
 
     /// A projection of a store that does not know any yet.
@@ -63,6 +70,39 @@ fn wanted_id(wanted: &Projection) -> String {
     format!("{}@{}", wanted.name, wanted.version)
 }
 
+/// What becomes of the store's schema, which is not the one that this program needs: this comes first.
+pub(crate) async fn of_the_store(conn: &mut Link<'_>, found: i32) -> Result<Foreseen, EventStoreError> {
+    let of = |action, reason| Foreseen::of("the event store".to_owned(), action, reason);
+    if found > 0 {
+        let reason = format!(
+            "the database has schema version {found}, this foldd needs {}; a daemon that starts migrates it, and so does \
+             `foldd migrate`",
+            store::SCHEMA_VERSION
+        );
+        return Ok(of("migrate", reason));
+    }
+    match store::plain_store(conn).await {
+        Ok(None) => Ok(of("create", "this database has none yet".to_owned())),
+        Ok(Some(plain)) => {
+            let checkpoints = match plain.checkpoints {
+                1 => "1 checkpoint".to_owned(),
+                many => format!("{many} checkpoints"),
+            };
+            let reason = format!(
+                "there is one of the plain shape, up to position {}, with {checkpoints} of other programs; all of it stays \
+                 as it is and in use, and projections begin at the first event",
+                plain.last_position
+            );
+            Ok(of("adopt", reason))
+        }
+        Err(error @ EventStoreError::NotAdoptable { .. }) => {
+            let remedy = error.remedy().map(str::to_owned);
+            Ok(Foreseen { remedy, ..of("refused", error.to_string()) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// What preparing a projection would do.
 pub(crate) async fn foresee(conn: &mut Link<'_>, wanted: &Projection) -> Result<Foreseen, BuildError> {
     let mut tx = conn.begin().await?;
@@ -70,11 +110,7 @@ pub(crate) async fn foresee(conn: &mut Link<'_>, wanted: &Projection) -> Result<
     let live = known.iter().find(|known| known.role == "live");
     let decision = match decide(wanted, &known) {
         Ok(decision) => decision,
-        Err(error) => {
-            let trouble = error.trouble();
-            let refused = Foreseen::of(wanted_id(wanted), "refused", trouble.message);
-            return Ok(Foreseen { remedy: Some(trouble.remedy), ..refused });
-        }
+        Err(error) => return Ok(Foreseen::refused(wanted_id(wanted), &error)),
     };
     let mut foreseen = match (decision.step, decision.notice, live) {
         (_, Some(notice), _) => {
@@ -84,16 +120,16 @@ pub(crate) async fn foresee(conn: &mut Link<'_>, wanted: &Projection) -> Result<
             let refused = Foreseen::of(wanted_id(wanted), "refused", reason);
             Foreseen { remedy: Some(notice.remedy), diff, ..refused }
         }
-        (Step::First, None, _) => Foreseen::first(wanted),
-        (Step::Instead(discarded), None, _) => Foreseen::of(
-            wanted_id(wanted),
-            "create",
-            format!("{} was never live and is replaced", discarded.projection_id),
-        ),
-        (Step::Beside(live) | Step::BesideInstead { live, .. }, None, _) => {
-            beside(&mut tx, wanted, live).await?
+        (Step::First, None, _) => tried(&mut tx, wanted, &known, None, Foreseen::first(wanted)).await?,
+        (Step::Instead(discarded), None, _) => {
+            let reason = format!("{} was never live and is replaced", discarded.projection_id);
+            let create = Foreseen::of(wanted_id(wanted), "create", reason);
+            tried(&mut tx, wanted, &known, None, create).await?
         }
-        (Step::Nothing, None, Some(live)) => nothing(wanted, &known, live),
+        (Step::Beside(live) | Step::BesideInstead { live, .. }, None, _) => {
+            beside(&mut tx, wanted, &known, live).await?
+        }
+        (Step::Nothing, None, Some(live)) => nothing(&mut tx, wanted, &known, live).await?,
         (Step::Nothing, None, None) => {
             Foreseen::of(wanted_id(wanted), "nothing", "it is being built for the first time".to_owned())
         }
@@ -112,23 +148,48 @@ pub(crate) async fn foresee(conn: &mut Link<'_>, wanted: &Projection) -> Result<
     Ok(foreseen)
 }
 
-fn nothing(wanted: &Projection, known: &[Known], live: &Known) -> Foreseen {
-    let building = known.iter().rev().find(|known| known.role == "building");
-    match building {
-        Some(building) => Foreseen::of(
-            building.projection_id.clone(),
-            "cutover",
-            format!("it is being built, and takes the place of {} once it has caught up", live.projection_id),
-        ),
-        None if live.to_rebuild => {
-            Foreseen::of(live.projection_id.clone(), "rebuild", "an operator wishes it anew".to_owned())
-        }
-        None => Foreseen::of(wanted_id(wanted), "nothing", "it is live as configured".to_owned()),
+/// Where nothing new is configured: what is under way, or would be made of the partitions.
+async fn nothing(
+    tx: &mut Link<'_>,
+    wanted: &Projection,
+    known: &[Known],
+    live: &Known,
+) -> Result<Foreseen, BuildError> {
+    if let Some(building) = known.iter().rev().find(|known| known.role == "building") {
+        let reason = match wanted.settings.cutover.unwrap_or_default() {
+            Cutover::Automatic => {
+                format!(
+                    "it is being built, and takes the place of {} once it has caught up",
+                    live.projection_id
+                )
+            }
+            Cutover::Manual => format!(
+                "it is being built, and waits for `foldd cutover {}` to take the place of {}",
+                wanted.name, live.projection_id
+            ),
+        };
+        return Ok(Foreseen::of(building.projection_id.clone(), "cutover", reason));
     }
+    if live.to_rebuild {
+        let reason = "an operator wishes it anew".to_owned();
+        return Ok(Foreseen::of(live.projection_id.clone(), "rebuild", reason));
+    }
+    let (has, wants) =
+        (projections::partitions(tx, &live.projection_id).await?, wanted.settings.partitions.unwrap_or(1));
+    if has != i64::from(wants) {
+        let reason = format!("it has {has} and is to have {wants} partitions; nothing is folded anew");
+        return Ok(Foreseen::of(live.projection_id.clone(), "split", reason));
+    }
+    Ok(Foreseen::of(live.projection_id.clone(), "nothing", "it is live as configured".to_owned()))
 }
 
-/// Lays the new version out where it is rolled back, and compares.
-async fn beside(tx: &mut Link<'_>, wanted: &Projection, live: &Known) -> Result<Foreseen, BuildError> {
+/// What would be built beside the live version, and what that means for whoever reads it.
+async fn beside(
+    tx: &mut Link<'_>,
+    wanted: &Projection,
+    known: &[Known],
+    live: &Known,
+) -> Result<Foreseen, BuildError> {
     let mut foreseen = Foreseen::of(
         wanted_id(wanted),
         "rebuild",
@@ -139,16 +200,29 @@ async fn beside(tx: &mut Link<'_>, wanted: &Projection, live: &Known) -> Result<
         .bind(i64::from(live.schema_oid))
         .fetch_all(&mut *tx)
         .await?;
+    tried(tx, wanted, known, Some(live), foreseen).await
+}
+
+/// Lays a version out where it is rolled back, and compares it with the live one: what is foreseen, or why it cannot be.
+async fn tried(
+    tx: &mut Link<'_>,
+    wanted: &Projection,
+    known: &[Known],
+    live: Option<&Known>,
+    mut foreseen: Foreseen,
+) -> Result<Foreseen, BuildError> {
+    let (_, schema) = home(tx, wanted, known, live.is_none()).await?;
+    let is_ours = known.iter().any(|known| known.schema_name == schema && known.role != "retired");
+    if !is_ours && projections::schema_exists(tx, &schema).await? {
+        return Ok(Foreseen::refused(wanted_id(wanted), &BuildError::SchemaTaken(schema)));
+    }
     let scratch = format!("foldd_plan_{}", std::process::id());
     let store_schema = store_schema(tx).await?;
-    match lay(tx, wanted, &scratch, &store_schema).await {
-        Ok(new) => foreseen.changed_columns = changed_columns(tx, live.schema_oid, new).await?,
-        Err(error) => {
-            let trouble = error.trouble();
-            let place = trouble.place.unwrap_or_default();
-            let refused = Foreseen::of(wanted_id(wanted), "refused", format!("{place}: {}", trouble.message));
-            return Ok(Foreseen { remedy: Some(trouble.remedy), ..refused });
-        }
+    match (lay(tx, wanted, &scratch, &store_schema).await, live) {
+        (Ok(new), Some(live)) => foreseen.changed_columns = changed_columns(tx, live.schema_oid, new).await?,
+        (Ok(_), None) => {}
+        // The transaction has failed, and is rolled back.
+        (Err(error), _) => return Ok(Foreseen::refused(wanted_id(wanted), &error)),
     }
     sqlx::raw_sql(AssertSqlSafe(format!("drop schema {} cascade", quote_ident(&scratch))))
         .execute(tx)
@@ -195,9 +269,13 @@ pub(crate) async fn others(conn: &mut Link<'_>, names: &[&str]) -> Result<Vec<Fo
             let reason = format!("it is kept for a rollback until {until}, and dropped then");
             return Foreseen::of(id, "retire", reason);
         }
-        let reason = "nobody configures it here; it is kept, and folded by whoever does".to_owned();
-        let remedy = Some(format!("if no other configuration has it: `foldd retire {name}`"));
-        Foreseen { remedy, ..Foreseen::of(id, "orphaned", reason) }
+        let (reason, verb) = if role == "building" {
+            ("nobody configures it here; its build is kept, and goes on with whoever does", "cancel")
+        } else {
+            ("nobody configures it here; it is kept, and folded by whoever does", "retire")
+        };
+        let remedy = Some(format!("if no other configuration has it: `foldd {verb} {name}`"));
+        Foreseen { remedy, ..Foreseen::of(id, "orphaned", reason.to_owned()) }
     };
     Ok(rows.into_iter().map(foreseen).collect())
 }

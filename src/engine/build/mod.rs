@@ -4,26 +4,29 @@
 //! are live, being built or kept for a rollback are run, from the definitions that the database has: so any replica can
 //! run any of them, whatever its configuration says.
 
+mod begin;
 mod decide;
+mod error;
 pub(crate) mod foresee;
 mod lay;
 
 use std::time::Duration;
 
-use serde_json::value::to_raw_value;
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use decide::{Decision, Step, decide, stored};
+use begin::bring_about;
+use decide::{Decision, decide, stored};
+pub(crate) use error::BuildError;
 pub(super) use lay::lay;
 
 use super::batch::{self, Program};
 use super::failure::Policy;
 use super::hosted::Hosted;
 use crate::ledger::phases::Trouble;
-use crate::ledger::projections::{self, Known, New, Part};
+use crate::ledger::projections::{self, Known, Part};
 use crate::projection::Projection;
-use crate::projection::definition::{Body, Categories, Definition};
+use crate::projection::definition::{Categories, Definition};
 use crate::projection::settings::Cutover;
 use crate::projection::sql::{Target, Variant, call, compile};
 use crate::store::Link;
@@ -31,75 +34,6 @@ use crate::store::Link;
 /// How long a previous version is kept unless its settings say otherwise: long enough to notice what is wrong with the
 /// new one on the next working day.
 const KEEP_PREVIOUS: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Why a projection cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BuildError {
-    /// A statement does not fit the database.
-    #[error("{place}: {message}")]
-    Statement { place: String, message: String, remedy: String, sqlstate: Option<String> },
-    /// There is a schema of the projection's name that foldd did not make.
-    #[error("schema {0} exists already and is not foldd's")]
-    SchemaTaken(String),
-    /// A stored definition is not readable by this program.
-    #[error("the stored definition of {0} is not readable by this foldd")]
-    UnreadableDefinition(String, #[source] serde_json::Error),
-    /// The streams of a split projection would go to other partitions than before.
-    #[error("{0} was split into partitions on a server that hashes stream ids otherwise")]
-    OtherHash(String),
-    /// An operator gave up its first build.
-    #[error("the build of {0} was given up by an operator, and there is no other version")]
-    GivenUp(String),
-    /// The handler is Rust, and this program has none of that name.
-    #[error("{0} has a Rust handler, and this program does not have it")]
-    NoHandler(String),
-    /// The database refused or could not be reached.
-    #[error("the database reported an error")]
-    Database(#[from] sqlx::Error),
-}
-
-impl BuildError {
-    /// What happened and what to do, for a person.
-    pub(crate) fn trouble(&self) -> Trouble {
-        let (remedy, sqlstate, place) = match self {
-            Self::Statement { place, remedy, sqlstate, .. } => {
-                (remedy.clone(), sqlstate.clone(), Some(place.clone()))
-            }
-            Self::SchemaTaken(name) => (
-                format!("rename the projection's file, or drop or rename schema {name} if nobody needs it"),
-                None,
-                None,
-            ),
-            Self::UnreadableDefinition(..) => {
-                ("run the foldd version that wrote it, or a newer one".to_owned(), None, None)
-            }
-            Self::OtherHash(_) => (
-                "its partitions stand at different places that mean nothing here: build it anew, or go back to a server of \
-                 that version"
-                    .to_owned(),
-                None,
-                None,
-            ),
-            Self::GivenUp(id) => (format!("raise `version`, or wish it again: `foldd rebuild {id}`"), None, None),
-            Self::NoHandler(_) => ("run the binary that registers the handler".to_owned(), None, None),
-            Self::Database(error) => {
-                let unknown = "see whether PostgreSQL is up and what this role may do";
-                let sqlstate = error.as_database_error().and_then(|error| error.code()).map(Into::into);
-                (crate::error::remedy(error).unwrap_or(unknown).to_owned(), sqlstate, None)
-            }
-        };
-        let message = match self {
-            Self::Statement { message, .. } => message.clone(),
-            Self::SchemaTaken(_)
-            | Self::UnreadableDefinition(..)
-            | Self::OtherHash(_)
-            | Self::GivenUp(_)
-            | Self::NoHandler(_)
-            | Self::Database(_) => crate::error::chain(self),
-        };
-        Trouble { message, remedy, sqlstate, place, event: None }
-    }
-}
 
 /// What a process does about the number of partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,29 +160,6 @@ async fn attempt(
     Ok(ready)
 }
 
-async fn bring_about(
-    tx: &mut Link<'_>,
-    wanted: &Projection,
-    known: &[Known],
-    step: Step<'_>,
-    store_schema: &str,
-) -> Result<(), BuildError> {
-    let live = match step {
-        Step::Nothing => return begin_anew(tx, wanted, known, store_schema).await,
-        Step::First => None,
-        Step::Instead(discarded) => {
-            discard(tx, discarded).await?;
-            None
-        }
-        Step::Beside(live) => Some(live),
-        Step::BesideInstead { live, discarded } => {
-            discard(tx, discarded).await?;
-            Some(live)
-        }
-    };
-    begin(tx, wanted, known, live, store_schema).await
-}
-
 /// One version as it is run, a line for each partition.
 async fn run(
     tx: &mut Link<'_>,
@@ -372,102 +283,6 @@ struct Current {
     version: i32,
     schema_oid: u32,
     definition: Definition,
-}
-
-/// Builds a version anew where an operator wishes that: from the definition that the database has.
-async fn begin_anew(
-    tx: &mut Link<'_>,
-    wanted: &Projection,
-    known: &[Known],
-    store_schema: &str,
-) -> Result<(), BuildError> {
-    let live = known.iter().find(|known| known.role == "live");
-    let Some(live) =
-        live.filter(|live| live.to_rebuild && !known.iter().any(|known| known.role == "building"))
-    else {
-        return Ok(());
-    };
-    let same = Projection { version: live.version, definition: stored(live)?, ..wanted.clone() };
-    begin(tx, &same, known, Some(live), store_schema).await
-}
-
-/// Lays a version out and enters it as being built: under the projection's name when it is the first one, else beside the
-/// live one.
-async fn begin(
-    tx: &mut Link<'_>,
-    wanted: &Projection,
-    known: &[Known],
-    live: Option<&Known>,
-    store_schema: &str,
-) -> Result<(), BuildError> {
-    let earlier =
-        known.iter().filter(|known| known.version == wanted.version).map(|known| known.generation).max();
-    let generation = earlier.unwrap_or(0) + 1;
-    let schema: String = match live {
-        None => wanted.name.clone(),
-        Some(_) => {
-            sqlx::query_scalar("select es_schema_aside($1, $2, $3)")
-                .bind(&wanted.name)
-                .bind(wanted.version)
-                .bind(generation)
-                .fetch_one(&mut *tx)
-                .await?
-        }
-    };
-    let schema_oid = lay(tx, wanted, &schema, store_schema).await?;
-    let definition = to_raw_value(&wanted.definition)
-        .map_err(|source| BuildError::UnreadableDefinition(wanted.name.clone(), source))?;
-    let categories = listed(&wanted.definition);
-    let new = New {
-        name: &wanted.name,
-        version: wanted.version,
-        generation,
-        kind: if wanted.definition.body == Body::Rust { "rust" } else { "sql" },
-        schema_name: &schema,
-        schema_oid,
-        definition: &definition,
-        categories: categories.as_deref(),
-    };
-    let projection_id = projections::enter(tx, &new).await?;
-    for wished in known.iter().filter(|known| known.to_rebuild) {
-        projections::is_rebuilding(tx, &wished.projection_id).await?;
-    }
-    if let Some(live) = live {
-        projections::note_build(tx, &projection_id, &live.projection_id).await?;
-        tracing::info!(
-            projection = projection_id,
-            schema,
-            live = live.projection_id,
-            "building beside the live version"
-        );
-    }
-    Ok(())
-}
-
-/// Drops what was never live. Refused when something of somebody else's hangs on its tables.
-async fn discard(tx: &mut Link<'_>, half_built: &Known) -> Result<(), BuildError> {
-    sqlx::query("select foldd.es_drop_schema($1::bigint::oid)")
-        .bind(i64::from(half_built.schema_oid))
-        .execute(&mut *tx)
-        .await
-        .map_err(|error| in_the_way(error, half_built))?;
-    Ok(projections::forget(tx, &half_built.projection_id).await?)
-}
-
-fn in_the_way(error: sqlx::Error, half_built: &Known) -> BuildError {
-    let dependent = error
-        .as_database_error()
-        .filter(|database| database.code().as_deref() == Some("2BP01"))
-        .map(|database| database.message().to_owned());
-    match dependent {
-        Some(message) => BuildError::Statement {
-            place: format!("schema {}", half_built.schema_name),
-            message: format!("the half-built tables cannot be replaced: {message}"),
-            remedy: "drop what depends on them, and create it again once the projection is live".to_owned(),
-            sqlstate: None,
-        },
-        None => BuildError::Database(error),
-    }
 }
 
 fn listed(definition: &Definition) -> Option<Vec<String>> {

@@ -109,36 +109,3 @@ async fn a_handler_that_only_fails_on_old_events_halts_the_build_alone() {
     world.eventually("the live one goes on", async || world.rows("tally.whole").await == ["(1,21)"]).await;
     assert_eq!(version(&world, 1).await["phase"], "live");
 }
-
-#[tokio::test]
-async fn plan_says_what_would_change_and_why() {
-    let world = World::alone().await;
-    tally(&world, 1, "");
-    let plan = world.foldd(&["plan", "--check"]).await;
-    assert_eq!(plan.code, 3, "{plan:?}");
-    assert!(plan.out.contains("create    tally@1"), "{}", plan.out);
-    live(&world, 10).await;
-    let plan = world.foldd(&["plan", "--check"]).await;
-    assert_eq!(plan.code, 0, "{plan:?}");
-    let text =
-        super::TALLY.replace("{version}", "2").replace("{times}", "1").replace("{settings}", "").replace(
-            "create table tally (event_type text primary key, n bigint not null)",
-            "create table tally (event_type varchar primary key, n bigint)",
-        );
-    world.projection("tally", &text);
-    let plan = world.foldd(&["plan", "--json"]).await;
-    assert_eq!(plan.code, 0, "{plan:?}");
-    let plan: serde_json::Value = serde_json::from_str(&plan.out).expect("it is JSON");
-    let line = &plan[0];
-    assert_eq!((&line["action"], &line["projection"]), (&"rebuild".into(), &"tally@2".into()), "{line}");
-    assert!(line["changed_columns"][0].as_str().is_some_and(|it| it.contains("tally.event_type")), "{line}");
-    assert!(line["diff"].as_str().is_some_and(|diff| diff.contains("varchar")), "{line}");
-    assert_eq!(
-        world
-            .value(
-                "select count(*) from pg_namespace where nspname like '%tally%' or nspname like 'foldd_plan%'"
-            )
-            .await,
-        "1"
-    );
-}
