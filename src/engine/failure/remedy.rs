@@ -44,7 +44,7 @@ impl Fault {
                 format!("the connection failed: {message}"),
                 "it is tried again; see whether PostgreSQL is up",
             ),
-            Self::Passing { message, .. } => (message.clone(), "it is tried again by itself"),
+            Self::Passing { sqlstate, message } => (message.clone(), passing_remedy(sqlstate)),
             Self::Fenced => ("another replica took the lease".to_owned(), "nothing: this one stands by"),
             Self::CheckpointMoved => {
                 ("a commit got through whose answer was lost".to_owned(), "nothing: it goes on from there")
@@ -100,10 +100,25 @@ impl HandlerFault {
     }
 }
 
+/// What to do about what passes: nothing, unless the server has run out of something.
+fn passing_remedy(code: &str) -> &'static str {
+    match code {
+        "53100" => {
+            "free some space on the server's disk, or move tables to a larger tablespace; it is tried again by itself"
+        }
+        "53200" => "the server is out of memory, see its log; it is tried again by itself",
+        "53300" => "raise max_connections or close what is idle; it is tried again by itself",
+        "53400" => {
+            "raise the limit that it names for this role, such as temp_file_limit; it is tried again by itself"
+        }
+        _ => "it is tried again by itself",
+    }
+}
+
 /// What to do about a handler's statement that failed, by the class of its SQLSTATE.
 fn handler_remedy(code: &str) -> &'static str {
     match (blame(code), code.get(..2)) {
-        (Blame::Nobody, _) => "it is tried again by itself",
+        (Blame::Nobody, _) => passing_remedy(code),
         (_, Some("22")) => {
             "the event's data does not fit the statement: make the handler accept it and raise the version"
         }
@@ -135,6 +150,14 @@ fn handler_remedy(code: &str) -> &'static str {
 mod tests {
     use super::super::{Fault, HandlerFault};
     use crate::engine::machine::Directive;
+
+    #[test]
+    fn what_the_server_has_run_out_of_is_named_wherever_it_was_missed() {
+        let fault = Fault::Passing { sqlstate: "53100".to_owned(), message: "no space left".to_owned() };
+        let remedy = fault.trouble("a@1", Directive::Retry).remedy;
+        assert_eq!(remedy, super::handler_remedy("53100"));
+        assert!(remedy.contains("free some space") && remedy.contains("tried again"), "{remedy}");
+    }
 
     #[test]
     fn every_fault_says_what_to_do_and_what_to_type() {

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod definitions;
+mod disk;
 mod plan;
 mod readers;
 mod real;
