@@ -188,7 +188,8 @@ begin
 end
 $$;
 
--- Puts a version, built or previous, in the place of the live one. Says what it waits for; null when it is done.
+-- Puts a version, built or previous, in the place of the live one. Says what it waits for; null when it is done. What does
+-- not pass by itself has its remedy after a semicolon.
 --
 -- One transaction of its caller's, with lock_timeout and statement_timeout below deadlock_timeout. `readers` says
 -- whether snapshots matter: not for a previous version, whose load ended long ago.
@@ -228,7 +229,7 @@ begin
         end if;
         select o.*, count(*) over () as others into reader from es_older_snapshots(next.built_xid) o limit 1;
         if found then
-            return format('the snapshot of pid %s (%s%s, %s for %s s)%s, which would see the new tables empty', reader.pid, reader.usename,
+            return format('the snapshot of pid %s (%s%s, %s for %s s)%s, which would see the new tables empty; have its owner end it, or `select pg_terminate_backend(%1$s)`', reader.pid, reader.usename,
                           coalesce(', ' || nullif(reader.application_name, ''), ''), coalesce(reader.state, 'running'),
                           round(reader.seconds), case when reader.others > 1 then format(' and %s more', reader.others - 1) else '' end);
         end if;
@@ -236,7 +237,7 @@ begin
 
     if next.role = 'building' and next.wish is distinct from 'cutover'
        and exists (select from es_subscriptions s where s.projection_id = next.projection_id and s.dead_letters > 0) then
-        return format('somebody to look at its parked events: `foldd dead-letters list %s`, then `foldd cutover %s`',
+        return format('somebody to look at its parked events; `foldd dead-letters list %s`, then `foldd cutover %s`',
                       next.projection_id, next.projection_name);
     end if;
 

@@ -114,7 +114,11 @@ fn progress(build: &BuildStatus) -> String {
     let mut text =
         format!("{} of {} events are built ({share:.0} %)", grouped(build.done), grouped(build.total));
     match (&build.waiting_for, build.eta_seconds) {
-        (Some(reason), _) => text.push_str(&format!("; it waits for {reason}")),
+        // What to do about it stands below.
+        (Some(reason), _) => {
+            let what = reason.split_once("; ").map_or(reason.as_str(), |(what, _)| what);
+            text.push_str(&format!("; it waits for {what}"));
+        }
         (None, Some(eta)) if eta > 0.0 => text.push_str(&format!("; done in {}", age(eta))),
         (None, _) => {}
     }

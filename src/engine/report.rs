@@ -19,6 +19,8 @@ pub(crate) struct Report {
     pub(crate) cursor: Cursor,
     /// Events of its categories scanned since the process started.
     pub(crate) scanned: i64,
+    /// How many of its own events it has gone past in all, whoever applied them.
+    pub(crate) applied: i64,
     pub(crate) backlog: Option<Backlog>,
 }
 

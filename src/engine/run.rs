@@ -96,6 +96,8 @@ pub(crate) struct Subscription {
     last_page: i64,
     backoff: Backoff,
     scanned: i64,
+    /// How many of its own events it has gone past in all.
+    applied: i64,
     trouble: Option<Trouble>,
     summons: Arc<Summons>,
     report: Arc<Mutex<Report>>,
@@ -130,6 +132,7 @@ impl Subscription {
             building: ready.building,
             cursor: Cursor::START,
             scanned: 0,
+            applied: 0,
             backlog: None,
         };
         Self {
@@ -150,6 +153,7 @@ impl Subscription {
             last_page: 0,
             backoff: Backoff::default(),
             scanned: 0,
+            applied: 0,
             trouble: None,
             summons: Arc::default(),
             report: Arc::new(Mutex::new(report)),
@@ -221,7 +225,7 @@ impl Subscription {
                 Turn { next: self.next(other), spoilt: false }
             }
         };
-        if self.phase == Phase::Halted && !turn.spoilt {
+        if matches!(self.phase, Phase::Halted | Phase::Paused) && !turn.spoilt {
             // It will not get on, and how far behind it is must be known all the same. Best effort: asked again when woken.
             let _ = self.ensure_counted(conn, view).await;
         }
@@ -321,6 +325,7 @@ impl Subscription {
             building: self.building,
             cursor: self.lease.map_or(report.cursor, |lease| lease.cursor),
             scanned: self.scanned,
+            applied: self.applied,
             backlog: self.backlog,
         };
     }

@@ -28,7 +28,8 @@ pub(crate) enum Gravity {
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Concern {
     pub(crate) gravity: Gravity,
-    /// `no_daemon`, `halted`, `horizon_held`, `stuck`, `unheld`, `paused`, `backing_off`, `notice`, `dead_letters` or `tier_0`.
+    /// `no_daemon`, `halted`, `horizon_held`, `stuck`, `unheld`, `paused`, `backing_off`, `notice`, `waiting`, `dead_letters` or
+    /// `tier_0`.
     pub(crate) kind: &'static str,
     /// The projection it is about, `fines@2`; `None` when it is about all.
     pub(crate) projection: Option<String>,
@@ -161,6 +162,7 @@ fn of_projection(projection: &ProjectionStatus, status: &Status, found: &mut Vec
         }
         _ => {}
     }
+    found.extend(waiting(projection, &id));
     if projection.dead_letters > 0 {
         let are = if projection.dead_letters == 1 { "is" } else { "are" };
         found.push(Concern {
@@ -177,6 +179,23 @@ fn of_projection(projection: &ProjectionStatus, status: &Status, found: &mut Vec
             )
         });
     }
+}
+
+/// What a version waits for that does not pass by itself: such a reason has its remedy behind it.
+fn waiting(projection: &ProjectionStatus, id: &str) -> Option<Concern> {
+    let reason = projection.build.as_ref().map_or(&projection.waiting_for, |build| &build.waiting_for);
+    let (reason, remedy) = reason.as_ref()?.split_once("; ")?;
+    let what = if projection.role == "building" { "its cut-over" } else { "what becomes of it" };
+    Some(Concern {
+        gravity: Gravity::Poor,
+        kind: "waiting",
+        projection: Some(id.to_owned()),
+        message: format!("{what} waits for {reason}"),
+        place: None,
+        event: None,
+        remedy: remedy.to_owned(),
+        verbs: if remedy.contains("`foldd cutover ") { vec!["cutover"] } else { Vec::new() },
+    })
 }
 
 /// Who holds the lock is known to the database, and for people to judge.
@@ -285,6 +304,22 @@ mod tests {
         assert_eq!(lagging(5.0, 0.0), "");
         assert_eq!(lagging(500.0, 12.0), "");
         assert_eq!(lagging(500.0, 0.0), "stuck");
+    }
+
+    #[test]
+    fn what_waits_for_somebody_is_told_with_what_to_do_and_what_passes_is_not() {
+        let waiting = |reason: &str| {
+            of(|fines| {
+                fines.role = "previous".to_owned();
+                fines.waiting_for = Some(reason.to_owned());
+            })
+        };
+        assert!(waiting("another process works on the versions of fines").is_empty());
+        let found = waiting("a lock that pid 77 holds; have its owner end it");
+        assert_eq!((kinds(&found), &*found[0].remedy), (vec!["waiting"], "have its owner end it"));
+        assert_eq!(found[0].message, "what becomes of it waits for a lock that pid 77 holds");
+        let found = waiting("somebody to look at it; `foldd cutover fines` lets it take over");
+        assert_eq!(found[0].verbs, ["cutover"]);
     }
 
     #[test]

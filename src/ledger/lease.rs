@@ -25,6 +25,8 @@ pub(crate) struct Lease {
     pub(crate) fence_token: i64,
     /// The checkpoint, read in the statement that took the lease.
     pub(crate) cursor: Cursor,
+    /// How many of its own events lay behind it then.
+    pub(crate) applied_events: i64,
     /// How many holders in a row died, as far as is known, since the checkpoint last moved.
     pub(crate) unclean_takeovers: i32,
     /// The event that a holder fell silent at while it tried it alone.
@@ -134,7 +136,7 @@ pub(crate) async fn take(
          where subscription_id = $1
            and (holder is null or holder = $2 or holder in (select replica_id from expired))
          returning fence_token, last_transaction_id::text::bigint, last_position, unclean_takeovers, crashed_position,
-                   crashes",
+                   crashes, applied_events",
     )
     .bind(subscription_id)
     .bind(replica.id)
@@ -149,6 +151,7 @@ pub(crate) async fn take(
             unclean_takeovers: row.try_get(3)?,
             crashed_position: row.try_get(4)?,
             crashes: row.try_get(5)?,
+            applied_events: row.try_get(6)?,
         })
     })
     .transpose()
@@ -183,7 +186,14 @@ async fn take_as_read_earlier(
     .fetch_one(conn)
     .await?;
     let cursor = Cursor::from((stamp.cast_unsigned(), position));
-    Ok(Some(Lease { fence_token, cursor, unclean_takeovers: 0, crashed_position: None, crashes: 0 }))
+    Ok(Some(Lease {
+        fence_token,
+        cursor,
+        applied_events: 0,
+        unclean_takeovers: 0,
+        crashed_position: None,
+        crashes: 0,
+    }))
 }
 
 /// Notes, before it is tried alone, which event it is: should the process die of it, the next holder knows. `false`

@@ -76,6 +76,9 @@ pub(crate) struct ProjectionStatus {
     pub(crate) build: Option<BuildStatus>,
     /// Where each part stands.
     pub(crate) partitions: Vec<PartitionStatus>,
+    /// What its cut-over, or its end, waits for; `build` has it too.
+    #[serde(skip)]
+    pub(crate) waiting_for: Option<String>,
 }
 
 /// How far a build has come.
@@ -191,7 +194,9 @@ async fn read_projections(
                     else 0 end as withheld,
                 s.applied_events,
                 case when r.lease_until > clock_timestamp() then coalesce(ph.arriving_per_second, 0) else 0 end as arriving,
-                p.waiting_for
+                case when p.role = 'building' and p.built_xid is not null and p.cutover = 'manual' and p.wish is null
+                     then format('somebody to look at it; `foldd cutover %s` lets it take over', p.projection_name)
+                     else p.waiting_for end as waiting_for
          from es_projections p
          join es_subscriptions s on s.projection_id = p.projection_id
          left join es_phases ph on ph.subscription_id = s.subscription_id
@@ -275,7 +280,7 @@ fn projection(row: &PgRow) -> sqlx::Result<ProjectionStatus> {
         total: done + lag_events,
         events_per_second,
         eta_seconds: None,
-        waiting_for,
+        waiting_for: waiting_for.clone(),
         arriving: row.try_get("arriving")?,
     });
     if let Some(build) = &mut build {
@@ -295,6 +300,7 @@ fn projection(row: &PgRow) -> sqlx::Result<ProjectionStatus> {
         revision: row.try_get("revision")?,
         error: row.try_get::<Option<Json<Trouble>>, _>("error")?.map(|Json(trouble)| trouble),
         build,
+        waiting_for,
         partitions: vec![PartitionStatus {
             partition: row.try_get("partition")?,
             holder: row.try_get("holder")?,
@@ -329,6 +335,7 @@ async fn read_unbuilt(conn: &mut Link<'_>, only: Option<&str>) -> sqlx::Result<V
             revision: 0,
             error: error.map(|Json(trouble)| trouble),
             build: None,
+            waiting_for: None,
             partitions: Vec::new(),
         };
     Ok(rows.into_iter().map(unbuilt).collect())
@@ -401,6 +408,7 @@ impl ProjectionStatus {
             revision: 0,
             error: None,
             build: None,
+            waiting_for: None,
             partitions: vec![PartitionStatus {
                 partition: 0,
                 holder: Some(holder),

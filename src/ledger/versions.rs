@@ -271,10 +271,11 @@ pub(crate) async fn carry_out(conn: &mut Link<'_>, due: &Due) -> sqlx::Result<Op
                 "55P03" | "57014" | "40P01" => Ok(Some(holders(conn, &due.projection_id).await?)),
                 // The server is going down, or the connection is: not this version's affair.
                 code if code.starts_with("57") || code.starts_with("08") => Err(error),
-                _ => Ok(Some(match remedy {
-                    Some(remedy) => format!("somebody who mends this: {message}; {remedy}"),
-                    None => format!("somebody who mends this: {message}"),
-                })),
+                _ => {
+                    let remedy =
+                        remedy.as_deref().unwrap_or("it is tried again by itself once that is mended");
+                    Ok(Some(format!("somebody who mends this: {message}; {remedy}")))
+                }
             }
         }
     }
@@ -283,7 +284,8 @@ pub(crate) async fn carry_out(conn: &mut Link<'_>, due: &Due) -> sqlx::Result<Op
 /// Who holds locks on the tables of a version, or of the live one.
 async fn holders(conn: &mut Link<'_>, projection_id: &str) -> sqlx::Result<String> {
     let holder: Option<String> = sqlx::query_scalar(
-        "select format('a lock on its tables that pid %s holds (%s%s, %s for %s s)', l.pid, a.usename,
+        "select format('a lock on its tables that pid %s holds (%s%s, %s for %s s); have its owner end it, or '
+                       '`select pg_terminate_backend(%1$s)`', l.pid, a.usename,
                        coalesce(', ' || nullif(a.application_name, ''), ''), coalesce(a.state, 'running'),
                        round(extract(epoch from clock_timestamp() - a.xact_start)))
          from pg_locks l

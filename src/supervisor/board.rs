@@ -16,6 +16,9 @@ use crate::store::{Growth, Horizon};
 /// How quickly a shown rate follows the measured one, per publication.
 const SMOOTHING: f64 = 0.4;
 
+/// How often a build that takes long says in the log how far it is.
+const TOLD: Duration = Duration::from_secs(10);
+
 /// What the watcher saw last.
 #[derive(Debug, Clone)]
 pub(crate) struct Sight {
@@ -58,6 +61,8 @@ struct Line {
     rate: f64,
     arriving: f64,
     oldest_seconds: f64,
+    /// When the log last said how far its build is, or when that began.
+    told: Option<Instant>,
     published: Option<Published>,
 }
 
@@ -82,6 +87,7 @@ impl Board {
             rate: 0.0,
             arriving: 0.0,
             oldest_seconds: 0.0,
+            told: None,
             published: None,
         });
     }
@@ -184,6 +190,7 @@ impl Board {
                 line.oldest_seconds = 0.0;
             }
             line.measure(&report, remaining, withheld, (progress > 0 || remaining == Some(0)).then_some(now));
+            line.tell(&report, remaining);
             let published = Published {
                 subscription_id: line.subscription_id.clone(),
                 phase: report.phase.as_str(),
@@ -217,6 +224,33 @@ fn smoothed(shown: f64, measured: f64) -> f64 {
 }
 
 impl Line {
+    /// Says now and then how far a build is.
+    fn tell(&mut self, report: &Report, remaining: Option<i64>) {
+        let Some(left) = remaining.filter(|left| *left > 0 && report.held && report.building) else {
+            self.told = None;
+            return;
+        };
+        if self.told.get_or_insert_with(Instant::now).elapsed() < TOLD {
+            return;
+        }
+        self.told = Some(Instant::now());
+        tracing::info!(
+            subscription = self.subscription_id,
+            done = report.applied,
+            left,
+            events_per_second = self.rate.round(),
+            eta_seconds = self.eta(left).map(f64::round),
+            phase = report.phase.as_str(),
+            "building"
+        );
+    }
+
+    /// When a build is done, if it goes on as it does and events go on to come.
+    fn eta(&self, left: i64) -> Option<f64> {
+        let nearer = self.rate - self.arriving;
+        (nearer > 0.0).then(|| left as f64 / nearer)
+    }
+
     fn measure(
         &self,
         report: &Report,
@@ -238,10 +272,10 @@ impl Line {
         }
         let Some(remaining) = remaining else { return };
         self.metrics.lag(remaining, self.oldest_seconds);
-        let total = report.scanned + remaining;
+        let total = report.applied + remaining;
         let build = report.building.then(|| {
-            let ratio = if total > 0 { report.scanned as f64 / total as f64 } else { 1.0 };
-            (ratio, (self.rate > 0.0).then(|| remaining as f64 / self.rate))
+            let ratio = if total > 0 { report.applied as f64 / total as f64 } else { 1.0 };
+            (ratio, self.eta(remaining))
         });
         self.metrics.build(build);
     }

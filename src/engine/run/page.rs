@@ -131,6 +131,7 @@ impl Subscription {
         self.backoff.reset();
         self.trouble = None;
         self.scanned += committed.own;
+        self.applied += committed.own;
         self.parked.quarantined = committed.quarantined;
         if let (Some(lease), Some(cursor)) = (&mut self.lease, committed.cursor) {
             lease.cursor = cursor;

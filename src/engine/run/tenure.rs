@@ -43,6 +43,7 @@ impl Subscription {
                 self.metrics.lease(LeaseTransition::Taken);
                 (self.lease, self.backlog, self.trouble, self.got_on) = (Some(lease), None, None, false);
                 self.parked = Parked { retry_due: true, ..Parked::default() };
+                self.applied = lease.applied_events;
                 self.suspect(&lease);
                 self.after(Input::Taken)
             }

@@ -51,30 +51,56 @@ async fn of_two_definitions_of_one_version_the_first_is_built_and_the_second_is_
     assert_eq!(version(&world, 2).await["role"], "building");
 }
 
+/// What is wrong with a new version: what stands there instead of what, and what somebody is told.
+const CANNOT_BE_LAID_OUT: [[&str; 4]; 4] = [
+    // The first table is made by then.
+    [
+        "create table whole (",
+        "create table whole (wrong no_such_type, ",
+        "no_such_type",
+        "name its schema in `extension_schemas`",
+    ],
+    ["create table whole (", "create table public.whole (", "makes or changes public.", "without a schema"],
+    [
+        "insert into whole ",
+        "insert into neighbour.whole ",
+        "neighbour",
+        "write only tables of this file's @tables",
+    ],
+    ["n = whole.n + excluded.n", "n = whole.m + excluded.n", "whole.m", "see the columns under `@tables`"],
+];
+
 #[tokio::test]
 async fn a_build_that_cannot_be_laid_out_leaves_the_live_version_alone() {
     let world = World::alone().await;
     live(&world, 20).await;
-    let half = super::TALLY
-        .replace("{version}", "2")
-        .replace("{times}", "1")
-        .replace("{settings}", "")
-        .replace("create table whole (", "create table whole (wrong no_such_type, ");
-    world.projection("tally", &half);
-    let plan = world.foldd(&["plan", "--check"]).await;
-    assert_eq!(plan.code, 3, "{plan:?}");
-    assert!(plan.out.contains("no_such_type") && plan.out.contains("tally.sql:"), "{}", plan.out);
-    let _daemon = world.daemon();
     world
-        .eventually("the status names the line", async || {
-            let error = version(&world, 2).await["error"].clone();
-            error["place"].as_str().is_some_and(|place| place.contains("tally.sql:"))
-        })
+        .execute("create schema neighbour; create table neighbour.whole (only_row int primary key, n bigint)")
         .await;
-    // Everything of the half-made schema is rolled back, and the live one goes on.
-    assert_eq!(world.value("select count(*) from pg_namespace where nspname like 'tally%'").await, "1");
-    world.append("order-1", "Placed", "{}").await;
-    world.eventually("it goes on", async || world.rows("tally.whole").await == ["(1,21)"]).await;
+    for (nth, [from, to, message, remedy]) in CANNOT_BE_LAID_OUT.into_iter().enumerate() {
+        let wrong = super::TALLY.replace("{version}", "2").replace("{times}", "1").replace("{settings}", "");
+        world.projection("tally", &wrong.replace(from, to));
+        let plan = world.foldd(&["plan", "--check"]).await;
+        assert_eq!(plan.code, 3, "{plan:?}");
+        for part in ["refused   tally@2: ", message, remedy, "tally.sql:"] {
+            assert!(plan.out.contains(part), "no {part} in {}", plan.out);
+        }
+        let daemon = world.daemon();
+        world
+            .eventually("the status names the line", async || {
+                let error = version(&world, 2).await["error"].clone();
+                let has = |key: &str, part: &str| error[key].as_str().is_some_and(|text| text.contains(part));
+                has("place", "tally.sql:") && has("message", message) && has("remedy", remedy)
+            })
+            .await;
+        daemon.says(remedy).await;
+        // Everything of the half-made schema is rolled back, and the live one goes on.
+        assert_eq!(world.value("select count(*) from pg_namespace where nspname like 'tally%'").await, "1");
+        world.append("order-1", "Placed", "{}").await;
+        let all = format!("(1,{})", 21 + nth);
+        world.eventually("it goes on", async || world.rows("tally.whole").await == [all.as_str()]).await;
+        assert_eq!(daemon.stop().await.code(), Some(0));
+    }
 }
 
 #[tokio::test]
@@ -88,6 +114,7 @@ async fn a_schema_in_the_way_is_named() {
         .eventually("it is named", async || {
             let error = version(&world, 2).await["error"].clone();
             error["message"].as_str().is_some_and(|message| message.contains("tally__v2"))
+                && error["remedy"].as_str().is_some_and(|remedy| remedy.contains("drop or rename schema"))
         })
         .await;
     world.append("order-1", "Placed", "{}").await;
@@ -105,6 +132,10 @@ async fn a_handler_that_only_fails_on_old_events_halts_the_build_alone() {
     world.projection("tally", &text);
     let _daemon = world.daemon();
     world.eventually("it halts", async || version(&world, 2).await["phase"] == "halted").await;
+    let error = version(&world, 2).await["error"].clone();
+    assert_eq!(error["event"]["position"], 5, "{error}");
+    assert!(error["place"].as_str().is_some_and(|place| place.contains("tally.sql:")), "{error}");
+    assert!(error["remedy"].as_str().is_some_and(|it| it.contains("raise the version")), "{error}");
     world.append("order-1", "Placed", "{}").await;
     world.eventually("the live one goes on", async || world.rows("tally.whole").await == ["(1,21)"]).await;
     assert_eq!(version(&world, 1).await["phase"], "live");

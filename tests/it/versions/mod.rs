@@ -6,6 +6,7 @@ mod disk;
 mod plan;
 mod readers;
 mod real;
+mod several;
 mod steps;
 mod verbs;
 

@@ -1,7 +1,7 @@
 //! From the first load to the last table of the old version.
 
 use super::{live, role, tally, version, waits_for};
-use crate::world::World;
+use crate::world::{Daemon, World};
 
 #[tokio::test]
 async fn raising_the_version_builds_beside_the_live_one_and_takes_its_place() {
@@ -52,7 +52,7 @@ async fn what_depends_on_an_old_table_keeps_it_and_is_named() {
     tally(&world, 2, "keep_previous = \"0s\"");
     let plan = world.foldd(&["plan"]).await.out;
     assert!(plan.contains("public.report"), "{plan}");
-    let _daemon = world.daemon();
+    let daemon = world.daemon();
     role(&world, 2, "live").await;
     let said = "select coalesce(waiting_for, '') from es_projections where projection_id = 'tally@1'";
     world
@@ -60,6 +60,7 @@ async fn what_depends_on_an_old_table_keeps_it_and_is_named() {
             world.value(said).await.contains("view public.report depends on")
         })
         .await;
+    told(&world, &daemon, &["view public.report depends on", "Move what depends on it"]).await;
     // A view stays on the tables that it was made for, and those go on.
     world.append("order-1", "Placed", "{}").await;
     world.eventually("they are fresh", async || world.rows("public.report").await == ["(Placed,51)"]).await;
@@ -102,6 +103,20 @@ async fn what_was_said_about_the_old_tables_holds_for_the_new_ones() {
     );
 }
 
+/// Terminal, API and log tell somebody what is waited for and what to do.
+async fn told(world: &World, daemon: &Daemon, parts: &[&str]) {
+    let status = world.foldd(&["status"]).await.out;
+    let api = daemon.read("/api/status").await;
+    let concerns = api["concerns"].as_array().cloned().unwrap_or_default();
+    let concern = concerns.iter().find(|concern| concern["kind"] == "waiting");
+    let concern = concern.unwrap_or_else(|| panic!("nobody is told: {api}")).to_string();
+    for part in parts {
+        daemon.says(part).await;
+        assert!(status.contains(part), "no {part} in {status}");
+        assert!(concern.contains(part), "no {part} in {concern}");
+    }
+}
+
 #[tokio::test]
 async fn the_cut_over_waits_for_a_snapshot_that_would_see_the_new_tables_empty_and_names_its_holder() {
     let world = World::alone().await;
@@ -114,8 +129,9 @@ async fn the_cut_over_waits_for_a_snapshot_that_would_see_the_new_tables_empty_a
     .await
     .expect("it answers");
     tally(&world, 2, "");
-    let _daemon = world.daemon();
+    let daemon = world.daemon();
     waits_for(&world, 2, "report").await;
+    told(&world, &daemon, &["report", "`select pg_terminate_backend("]).await;
     let old: i64 = sqlx::query_scalar("select n::bigint from tally.whole")
         .fetch_one(&mut *reader)
         .await
@@ -136,8 +152,9 @@ async fn a_lock_on_the_tables_is_waited_for_and_its_holder_named() {
         .execute(&mut *reader)
         .await
         .expect("it answers");
-    let _daemon = world.daemon();
+    let daemon = world.daemon();
     waits_for(&world, 2, "slow report").await;
+    told(&world, &daemon, &["slow report", "`select pg_terminate_backend("]).await;
     // Neither readers nor the live version are held up meanwhile.
     world.append("order-1", "Placed", "{}").await;
     world.caught_up("tally").await;

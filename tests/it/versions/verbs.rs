@@ -20,6 +20,9 @@ async fn a_manual_cut_over_waits_for_its_verb() {
         })
         .await;
     assert_eq!(world.rows("tally.whole").await, ["(1,100)"]);
+    waits_for(&world, 2, "somebody to look at it").await;
+    let status = world.foldd(&["status"]).await.out;
+    assert!(status.contains("to do: `foldd cutover tally` lets it take over"), "{status}");
     let done = world.foldd(&["cutover", "tally", "--why", "looked at it", "--timeout", "30s"]).await;
     assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(world.rows("tally.whole").await, ["(1,200)"]);
