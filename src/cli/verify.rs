@@ -6,7 +6,7 @@ use super::args::Verify;
 use super::aside::{Bar, configured, in_a_room};
 use super::{Failure, print, print_json};
 use crate::config::Loaded;
-use crate::engine::scratch::verify::{Compared, Question, Verified, verify};
+use crate::engine::scratch::verify::{Compared, Question, Undetermined, Verified, verify};
 use crate::projection::handler::Registry;
 
 /// `verify --json`
@@ -87,6 +87,21 @@ fn table_of(args: &Verify, verified: &Verified, seconds: f64) -> String {
     text
 }
 
+/// Columns that events do not determine, and how to leave them out.
+fn left_out(table: &str, beyond: &Undetermined) -> String {
+    let ignore: Vec<String> =
+        beyond.columns.iter().map(|column| format!("--ignore {table}.{column}")).collect();
+    let rest = match (beyond.missing_rows, beyond.unexpected_rows) {
+        (0, 0) => "all rows agree".to_owned(),
+        (missing, unexpected) => format!("{missing} missing and {unexpected} unexpected rows remain"),
+    };
+    format!(
+        "  not from the events, it seems: {}; left out, {rest}: {}\n",
+        beyond.columns.join(", "),
+        ignore.join(" ")
+    )
+}
+
 fn one(table: &Compared) -> String {
     let name = &table.table;
     if !table.exists {
@@ -122,6 +137,9 @@ fn one(table: &Compared) -> String {
         let times =
             if difference.times > 1 { format!("  ({} times)", difference.times) } else { String::new() };
         text.push_str(&format!("  {sign} {}{times}\n", difference.row));
+    }
+    if let Some(beyond) = &table.undetermined {
+        text.push_str(&left_out(name, beyond));
     }
     let more = table.missing_rows.saturating_add(table.unexpected_rows)
         - table.differences.iter().map(|difference| difference.times).sum::<i64>();

@@ -21,6 +21,8 @@ pub(crate) struct Known {
     pub(crate) role: String,
     pub(crate) schema_name: String,
     pub(crate) schema_oid: u32,
+    /// It has caught up once.
+    pub(crate) is_built: bool,
     /// An operator took it back: it is not built again unasked.
     pub(crate) withdrawn: bool,
     /// An operator wants it built anew.
@@ -53,7 +55,7 @@ pub(crate) async fn all(
 ) -> sqlx::Result<Vec<Known>> {
     let rows = sqlx::query(
         "select p.version, p.generation, p.projection_id, p.role, p.schema_name, p.schema_oid::bigint as schema_oid,
-                p.definition, p.withdrawn, p.wish is not distinct from 'rebuild' as to_rebuild,
+                p.definition, p.built_xid is not null as is_built, p.withdrawn, p.wish is not distinct from 'rebuild' as to_rebuild,
                 exists (select from es_subscriptions s join es_replicas r on r.replica_id = s.holder
                         where s.projection_id = p.projection_id and r.lease_until > clock_timestamp()
                           and r.replica_id is distinct from $2) as held_elsewhere
@@ -75,6 +77,7 @@ pub(crate) async fn all(
                 schema_name: row.try_get("schema_name")?,
                 schema_oid: u32::try_from(row.try_get::<i64, _>("schema_oid")?).unwrap_or_default(),
                 definition,
+                is_built: row.try_get("is_built")?,
                 withdrawn: row.try_get("withdrawn")?,
                 to_rebuild: row.try_get("to_rebuild")?,
                 held_elsewhere: row.try_get("held_elsewhere")?,

@@ -189,6 +189,7 @@ mod tests {
             schema_name: "fines".to_owned(),
             schema_oid: 1,
             definition,
+            is_built: role != "building",
             withdrawn: false,
             to_rebuild: false,
             held_elsewhere: false,

@@ -3,6 +3,7 @@
 use sqlx::{AssertSqlSafe, Row};
 
 use super::ScratchError;
+use super::undetermined::{Undetermined, undetermined};
 use crate::projection::sql::quote_ident;
 use crate::store::Link;
 
@@ -28,6 +29,8 @@ pub(crate) struct Compared {
     pub(crate) unexpected_rows: i64,
     /// The first of both.
     pub(crate) differences: Vec<Difference>,
+    /// Columns that events do not determine, where leaving them out makes a difference.
+    pub(crate) undetermined: Option<Undetermined>,
 }
 
 /// A row that only one of the two has, or has more often.
@@ -107,34 +110,24 @@ async fn compare_table(
         missing_rows: 0,
         unexpected_rows: 0,
         differences: Vec::new(),
+        undetermined: None,
     };
-    let folded_name = qualified(folded_schema, &folded.name);
+    let pair =
+        Pair { live: qualified(live_schema, &folded.name), folded: qualified(folded_schema, &folded.name) };
     if live.is_none() {
-        compared.folded_rows = count(tx, &folded_name).await?;
+        compared.folded_rows = count(tx, &pair.folded).await?;
         compared.missing_rows = compared.folded_rows;
         return Ok(compared);
     }
-    let live_name = qualified(live_schema, &folded.name);
-    compared.live_rows = count(tx, &live_name).await?;
-    compared.folded_rows = count(tx, &folded_name).await?;
-    // Bytes are compared, whatever the collation: a row is a text here, so that types without equality take part.
-    let row = |side: &str| {
-        let columns: Vec<String> =
-            compared.columns.iter().map(|column| format!("{side}.{}", quote_ident(column))).collect();
-        format!("row({})::text collate \"C\"", columns.join(", "))
-    };
+    compared.live_rows = count(tx, &pair.live).await?;
+    compared.folded_rows = count(tx, &pair.folded).await?;
     let sql = format!(
-        "with differing as materialized (
-             select line, sum(side) as times
-             from (select {} as line, 1 as side from {live_name} _foldd_live
-                   union all select {}, -1 from {folded_name} _foldd_log) both_sides
-             group by line having sum(side) <> 0)
+        "{}
          select line, times::bigint,
                 (select coalesce(sum(times), 0)::bigint from differing where times > 0),
                 (select coalesce(-sum(times), 0)::bigint from differing where times < 0)
          from differing order by line, times limit greatest($1, 1)",
-        row("_foldd_live"),
-        row("_foldd_log")
+        pair.differing(&compared.columns)
     );
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(shown).fetch_all(&mut *tx).await?;
     for found in &rows {
@@ -148,7 +141,57 @@ async fn compare_table(
         });
     }
     compared.differences.truncate(usize::try_from(shown).unwrap_or_default());
+    let differing = (compared.missing_rows, compared.unexpected_rows);
+    if differing != (0, 0) {
+        let all_differ = differing == (compared.folded_rows, compared.live_rows);
+        compared.undetermined = undetermined(tx, &pair, &compared.columns, differing, all_differ).await?;
+    }
     Ok(compared)
+}
+
+/// A live table and the one that was folded anew, as SQL names them.
+pub(super) struct Pair {
+    pub(super) live: String,
+    pub(super) folded: String,
+}
+
+impl Pair {
+    /// The relation `differing`: rows of which one has more than the other, and how many more the live one has.
+    ///
+    /// Bytes are compared, whatever the collation: a row is a text here, so that types without equality take part.
+    fn differing(&self, columns: &[String]) -> String {
+        let row = |side: &str| {
+            let columns: Vec<String> =
+                columns.iter().map(|column| format!("{side}.{}", quote_ident(column))).collect();
+            format!("row({})::text collate \"C\"", columns.join(", "))
+        };
+        format!(
+            "with differing as materialized (
+                 select line, sum(side) as times
+                 from (select {} as line, 1 as side from {} _foldd_live
+                       union all select {}, -1 from {} _foldd_log) both_sides
+                 group by line having sum(side) <> 0)",
+            row("_foldd_live"),
+            self.live,
+            row("_foldd_log"),
+            self.folded
+        )
+    }
+}
+
+/// How many rows of some columns are missing from the live table, and how many are too many.
+pub(super) async fn count_differing(
+    tx: &mut Link<'_>,
+    pair: &Pair,
+    columns: &[String],
+) -> Result<(i64, i64), ScratchError> {
+    let sql = format!(
+        "{}
+         select coalesce(-sum(times) filter (where times < 0), 0)::bigint,
+                coalesce(sum(times) filter (where times > 0), 0)::bigint from differing",
+        pair.differing(columns)
+    );
+    Ok(sqlx::query_as(AssertSqlSafe(sql)).fetch_one(tx).await?)
 }
 
 /// Keeps the live tables from being renamed until the comparison is done, and returns the name of their schema. A name

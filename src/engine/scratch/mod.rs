@@ -18,6 +18,7 @@ pub(crate) mod cases;
 mod compare;
 pub(crate) mod room;
 mod span;
+mod undetermined;
 pub(crate) mod verify;
 
 use std::panic::AssertUnwindSafe;

@@ -10,6 +10,7 @@ use super::compare::compare;
 pub(crate) use super::compare::{Compared, column_of};
 use super::room::finish;
 use super::span::Span;
+pub(crate) use super::undetermined::Undetermined;
 use super::{OnProgress, Scratch, ScratchError, begin, listed};
 use crate::cursor::Cursor;
 use crate::engine::build::BuildError;
@@ -135,10 +136,10 @@ fn choose<'k>(question: &Question<'_>, known: &'k [Known]) -> Result<&'k Known, 
         None => known.iter().find(|known| known.role == "live"),
     };
     match (found, question.version) {
-        (Some(found), _) if found.role != "building" => Ok(found),
+        (Some(found), _) if found.role != "building" || found.is_built => Ok(found),
         (Some(found), _) => Err(ScratchError::refused(
-            format!("{} is being built", found.projection_id),
-            format!("verify it once it is live; `foldd wait {name} --caught-up` waits for that"),
+            format!("{} is still being built: it has not seen all events yet", found.projection_id),
+            "verify it when it is built, before its cut-over where that is manual; `foldd status --watch` shows how far it is",
         )),
         (None, Some(version)) => {
             let there: Vec<&str> = known.iter().map(|known| known.projection_id.as_str()).collect();
