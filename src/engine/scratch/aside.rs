@@ -13,6 +13,9 @@ use crate::projection::Projection;
 use crate::projection::sql::{quote_ident, quote_literal};
 use crate::store::{self, Horizon, Link};
 
+/// The longest name of a schema, in bytes: NAMEDATALEN less its end.
+const LONGEST_NAME: usize = 63;
+
 /// Up to where the log is folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Until {
@@ -51,6 +54,7 @@ pub(crate) async fn build(
     total: &dyn Fn(i64),
     progress: OnProgress<'_>,
 ) -> Result<Built, ScratchError> {
+    refuse_name(order.schema)?;
     let mut tx = begin(conn).await?;
     refuse_taken(&mut tx, order.schema).await?;
     let known = projections::all(&mut tx, Some(order.name), None).await?;
@@ -88,6 +92,20 @@ pub(crate) async fn build(
     Ok(Built { version: wanted.version, events, cursor })
 }
 
+/// Names that PostgreSQL refuses or cuts off, and those that foldd gives and clears away itself: told before anything is folded.
+fn refuse_name(schema: &str) -> Result<(), ScratchError> {
+    let whose = if schema.starts_with("pg_") {
+        "PostgreSQL keeps schema names that begin with pg_ for itself"
+    } else if schema == "foldd" || schema.starts_with("foldd_") {
+        "foldd keeps schema names that begin with foldd for itself"
+    } else if schema.len() > LONGEST_NAME {
+        "PostgreSQL cuts names off after 63 bytes"
+    } else {
+        return Ok(());
+    };
+    Err(ScratchError::refused(format!("schema {schema} cannot be built: {whose}"), "name another schema"))
+}
+
 async fn refuse_taken(tx: &mut Link<'_>, schema: &str) -> Result<(), ScratchError> {
     let found: Option<(Option<String>, i64)> = sqlx::query_as(
         "select obj_description(n.oid, 'pg_namespace'), (select count(*) from pg_class c where c.relnamespace = n.oid)
@@ -112,6 +130,18 @@ async fn refuse_taken(tx: &mut Link<'_>, schema: &str) -> Result<(), ScratchErro
         ),
     };
     Err(ScratchError::refused(format!("schema {schema} {whose}"), remedy))
+}
+
+/// What has not happened yet cannot be folded up to: the same words would give another read model later.
+async fn refuse_future(tx: &mut Link<'_>, time: DateTime<Utc>) -> Result<(), ScratchError> {
+    let now: DateTime<Utc> = sqlx::query_scalar("select clock_timestamp()").fetch_one(tx).await?;
+    if time <= now {
+        return Ok(());
+    }
+    Err(ScratchError::refused(
+        format!("{} lies in the future: the server has {}", time.to_rfc3339(), now.to_rfc3339()),
+        "name a time that is past, or leave --until out for everything up to now",
+    ))
 }
 
 /// The last event that is folded.
@@ -141,6 +171,7 @@ async fn resolve(tx: &mut Link<'_>, until: Until, horizon: &Horizon) -> Result<C
             return Ok(found);
         }
         Until::Time(time) => {
+            refuse_future(tx, time).await?;
             let first: Option<(i64, i64)> = sqlx::query_as(
                 "select transaction_id::text::bigint, global_position from es_events
                  where created_at > $1 and transaction_id < $2::xid8

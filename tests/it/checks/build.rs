@@ -114,10 +114,17 @@ async fn what_fails_half_way_leaves_nothing() {
         ("999999", "no event at position 999999"),
         ("0", "positions begin with 1"),
         ("yesterday", "neither a position nor a time"),
+        ("2999-01-01T00:00:00Z", "lies in the future"),
     ] {
         let done = world.foldd(&["build", "tally", "--into", "half", "--until", until]).await;
         assert_ne!(done.code, 0, "{done:?}");
         assert!(done.err.contains(says), "no {says} in {}", done.err);
+    }
+    let long = "s".repeat(64);
+    for schema in ["pg_half", "foldd_scratch_0123456789ab", "foldd", &long] {
+        let done = world.foldd(&["build", "tally", "--into", schema]).await;
+        assert_eq!(done.code, 1, "{done:?}");
+        assert!(done.err.contains("cannot be built") && done.err.contains("name another"), "{}", done.err);
     }
     let done = world.foldd(&["build", "nothing", "--into", "half"]).await;
     assert_eq!(done.code, 1, "{done:?}");
