@@ -256,6 +256,12 @@ pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether an error is the connection's or the whole server's, so that whatever is asked next fails as well.
+pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().map(|database| database.code().unwrap_or_default());
+    is_transient(error) && code.is_none_or(|code| matches!(code.get(..2), Some("08" | "57" | "25")))
+}
+
 /// Whether an SQLSTATE names a passing condition.
 ///
 /// 08 connection, 40 rollback (serialization, deadlock), 53 resources, 55P03 lock timeout, 55006 object in use,

@@ -307,6 +307,11 @@ impl SubscriptionMetrics {
         }
     }
 
+    /// The subscription runs here no more.
+    pub(crate) fn gone(&self) {
+        self.phases.iter().for_each(|gauge| gauge.set(0.0));
+    }
+
     /// What became of the lease. Whoever does not hold it knows nothing of lag, dead letters, position and build any more.
     pub(crate) fn lease(&self, to: LeaseTransition) {
         self.transitions[to as usize].increment(1);

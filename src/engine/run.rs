@@ -77,7 +77,6 @@ pub(crate) struct Subscription {
     categories: Option<Vec<String>>,
     /// Whether it sees only its own events of a page: one partition of several, or not past an earlier split.
     is_split: bool,
-    notice: Option<Trouble>,
     building: bool,
     /// The most events a second that it may fold while it is built.
     events_per_second: Option<u32>,
@@ -127,7 +126,7 @@ impl Subscription {
         };
         let report = Report {
             phase: Phase::Standby,
-            trouble: ready.notice.clone(),
+            trouble: None,
             held: false,
             building: ready.building,
             cursor: Cursor::START,
@@ -139,7 +138,6 @@ impl Subscription {
             program: ready.program,
             categories: ready.categories,
             is_split: ready.part.is_split,
-            notice: ready.notice,
             building: ready.building,
             events_per_second: ready.events_per_second,
             phase: Phase::Standby,
@@ -320,7 +318,7 @@ impl Subscription {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         *report = Report {
             phase: self.phase,
-            trouble: self.trouble.clone().or_else(|| self.notice.clone()),
+            trouble: self.trouble.clone(),
             held: self.lease.is_some(),
             building: self.building,
             cursor: self.lease.map_or(report.cursor, |lease| lease.cursor),

@@ -22,6 +22,8 @@ pub(crate) struct Free {
 pub(crate) struct Load {
     pub(crate) replica_id: Uuid,
     pub(crate) held: i64,
+    /// A digest of what it can run.
+    pub(crate) hosts: i64,
 }
 
 /// What nobody holds. Two ranges of the index over holders, whatever the number of subscriptions.
@@ -42,15 +44,16 @@ pub(crate) async fn free(conn: &mut Link<'_>) -> sqlx::Result<Vec<Free>> {
 
 /// Every replica that is alive, knows what it can run and is not about to leave, in the order of their ids.
 pub(crate) async fn loads(conn: &mut Link<'_>) -> sqlx::Result<Vec<Load>> {
-    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
-        "select r.replica_id, (select count(*) from es_subscriptions s where s.holder = r.replica_id)
+    let rows: Vec<(Uuid, i64, i64)> = sqlx::query_as(
+        "select r.replica_id, (select count(*) from es_subscriptions s where s.holder = r.replica_id),
+                hash_array_extended(r.hosts, 0)
          from es_replicas r
          where r.lease_until > clock_timestamp() and not r.draining and r.hosts is not null
          order by r.replica_id",
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(|(replica_id, held)| Load { replica_id, held }).collect())
+    Ok(rows.into_iter().map(|(replica_id, held, hosts)| Load { replica_id, held, hosts }).collect())
 }
 
 /// What each of these replicas holds, by name.
@@ -63,10 +66,13 @@ pub(crate) async fn holdings(conn: &mut Link<'_>, replicas: &[Uuid]) -> sqlx::Re
     .await
 }
 
-/// What each of these replicas can run. It never changes: a process has one configuration.
-pub(crate) async fn hosts(conn: &mut Link<'_>, replicas: &[Uuid]) -> sqlx::Result<Vec<(Uuid, Vec<String>)>> {
+/// What each of these replicas can run, behind its digest.
+pub(crate) async fn hosts(
+    conn: &mut Link<'_>,
+    replicas: &[Uuid],
+) -> sqlx::Result<Vec<(Uuid, i64, Vec<String>)>> {
     sqlx::query_as(
-        "select replica_id, hosts from es_replicas where replica_id = any ($1) and hosts is not null",
+        "select replica_id, hash_array_extended(hosts, 0), hosts from es_replicas where replica_id = any ($1) and hosts is not null",
     )
     .bind(replicas)
     .fetch_all(conn)

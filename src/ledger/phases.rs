@@ -84,13 +84,26 @@ pub(crate) async fn publish(conn: &mut Link<'_>, lines: &[Published]) -> sqlx::R
 }
 
 /// Forgets lines of projections that were never built and that nobody configures any more.
-pub(crate) async fn forget_others(conn: &mut Link<'_>, unbuilt: &[&str]) -> sqlx::Result<()> {
+pub(crate) async fn forget_others(conn: &mut Link<'_>, unbuilt: &[String]) -> sqlx::Result<()> {
     sqlx::query(
         "delete from es_phases p
          where p.subscription_id <> all ($1)
            and not exists (select from es_subscriptions s where s.subscription_id = p.subscription_id)",
     )
     .bind(unbuilt)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Forgets the line of a version that could not be built and can be now.
+pub(crate) async fn forget_unbuilt(conn: &mut Link<'_>, id: &str) -> sqlx::Result<()> {
+    sqlx::query(
+        "delete from es_phases p
+         where p.subscription_id = $1
+           and not exists (select from es_subscriptions s where s.subscription_id = p.subscription_id)",
+    )
+    .bind(id)
     .execute(conn)
     .await?;
     Ok(())

@@ -54,6 +54,8 @@ struct Unproven {
 struct Line {
     subscription_id: String,
     categories: Option<Vec<String>>,
+    /// Why what runs is not what the configuration asks for.
+    notice: Option<Trouble>,
     report: Arc<Mutex<Report>>,
     metrics: Arc<SubscriptionMetrics>,
     scanned_before: i64,
@@ -75,11 +77,12 @@ pub(crate) struct Edition {
 }
 
 impl Board {
-    /// Adds a subscription; its index is the order of the calls.
-    pub(crate) fn add(&self, subscription: &Subscription) {
+    /// Adds a subscription, and what is to be said of it while it has no trouble.
+    pub(crate) fn add(&self, subscription: &Subscription, notice: Option<Trouble>) {
         self.lines().push(Line {
             subscription_id: subscription.id().to_owned(),
             categories: subscription.categories().map(<[String]>::to_vec),
+            notice,
             report: subscription.report(),
             metrics: subscription.metrics(),
             scanned_before: 0,
@@ -92,15 +95,22 @@ impl Board {
         });
     }
 
-    /// Forgets everything: what runs is prepared anew.
-    pub(crate) fn clear(&self) {
-        self.lines().clear();
-        *self.sight.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Changes what is to be said of a subscription.
+    pub(crate) fn note(&self, id: &str, notice: Option<Trouble>) {
+        if let Some(line) = self.lines().iter_mut().find(|line| line.subscription_id == id) {
+            line.notice = notice;
+        }
     }
 
-    /// How many subscriptions there are.
-    pub(crate) fn len(&self) -> usize {
-        self.lines().len()
+    /// Removes a subscription that does not run here any more.
+    pub(crate) fn remove(&self, id: &str) {
+        self.lines().retain(|line| {
+            let stays = line.subscription_id != id;
+            if !stays {
+                line.metrics.gone();
+            }
+            stays
+        });
     }
 
     /// Notes what the watcher saw.
@@ -194,7 +204,7 @@ impl Board {
             let published = Published {
                 subscription_id: line.subscription_id.clone(),
                 phase: report.phase.as_str(),
-                error: report.trouble,
+                error: report.trouble.or_else(|| line.notice.clone()),
                 events_per_second: line.rate,
                 // Not counted yet: what was published before is the better guess.
                 lag_events: remaining

@@ -1,28 +1,25 @@
-//! The clerk: keeps the books on one connection. Prepares projections, renews the lease, publishes the board, runs
-//! errands for operators.
+//! The clerk: keeps the books on one connection. Renews the lease, publishes the board, runs errands for operators, has
+//! projections prepared anew.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
-use super::board::Unprepared;
+use super::crew::Crew;
 use super::errands::{Errands, Rounds};
-use super::roster::Roster;
+use super::preparing::Preparing;
 use super::succession;
 use crate::backoff::Backoff;
 use crate::engine::backlog::View;
-use crate::engine::build::{BuildError, Ready, Split, prepare};
 use crate::error::{EventStoreError, chain, with_remedy};
-use crate::ledger::phases::Trouble;
 use crate::ledger::status::{LagSource, Status};
-use crate::ledger::{dead_letters, lease, phases, status, wishes};
+use crate::ledger::{dead_letters, lease, phases, status};
 use crate::metrics::{ConnectionRole, StoreMetrics};
-use crate::projection::Projection;
 use crate::store::{self, BlockerCause, Link};
 
 /// How often the board is published.
@@ -35,98 +32,6 @@ const BLOCKED: Duration = Duration::from_secs(1);
 const EXAMINATION: Duration = Duration::from_secs(60);
 /// An edition that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// What a daemon begins with.
-pub(crate) struct Opened {
-    /// The connection to go on with.
-    pub(crate) conn: Link<'static>,
-    /// What can run.
-    pub(crate) ready: Vec<Ready>,
-    /// What cannot.
-    pub(crate) unprepared: Vec<Unprepared>,
-    /// The last thing that an operator did before any lease was taken.
-    pub(crate) last_entry: i64,
-}
-
-/// Connects, registers this replica and prepares every projection; tries until it is done or cancelled.
-pub(crate) async fn open(
-    daemon: &Daemon,
-    projections: &[Projection],
-    split: Split,
-) -> Result<Opened, super::SupervisorError> {
-    let mut backoff = Backoff::default();
-    loop {
-        let error = match daemon.connector.connect("clerk", daemon.limits()).await {
-            Ok(mut conn) => match prepare_all(&mut conn, daemon, projections, split).await {
-                Ok((ready, unprepared, last_entry)) => {
-                    return Ok(Opened { conn, ready, unprepared, last_entry });
-                }
-                Err(error) if error.is_retryable() => with_remedy(chain(&error), error.remedy()),
-                Err(error) => return Err(error.into()),
-            },
-            Err(error) if error.may_pass() => with_remedy(chain(&error), error.remedy()),
-            Err(error) => return Err(error.into()),
-        };
-        let wait = backoff.next();
-        tracing::warn!(retry_in = ?wait, "cannot open the books: {error}");
-        tokio::time::sleep(wait).await;
-    }
-}
-
-async fn prepare_all(
-    conn: &mut Link<'_>,
-    daemon: &Daemon,
-    projections: &[Projection],
-    split: Split,
-) -> store::Result<(Vec<Ready>, Vec<Unprepared>, i64)> {
-    store::settle(conn).await?;
-    // From before the first is prepared: what somebody does meanwhile is followed, and what this process does is known.
-    let last_entry = wishes::last(conn).await?;
-    beat(conn, daemon).await?;
-    let (mut ready, mut unprepared) = (Vec::new(), Vec::new());
-    for projection in projections {
-        match prepare(conn, projection, split, daemon.terms.replica.id).await {
-            Ok(prepared) => {
-                if let Some(notice) = prepared.ready.iter().find_map(|ready| ready.notice.as_ref()) {
-                    tracing::warn!(
-                        projection = projection.name,
-                        remedy = notice.remedy,
-                        "{}",
-                        notice.message
-                    );
-                }
-                ready.extend(prepared.ready);
-                unprepared.extend(prepared.unbuilt.map(|(id, trouble)| cannot_be_built(id, trouble)));
-            }
-            Err(BuildError::Database(error)) if crate::error::is_transient(&error) => {
-                return Err(error.into());
-            }
-            Err(error) => {
-                let id = format!("{}@{}", projection.name, projection.version);
-                unprepared.push(cannot_be_built(id, error.trouble()));
-            }
-        }
-        beat(conn, daemon).await?;
-    }
-    let known: Vec<&str> = unprepared.iter().map(|line| line.projection_id.as_str()).collect();
-    phases::forget_others(conn, &known).await?;
-    let hosts: Vec<String> =
-        ready.iter().map(|ready: &Ready| ready.program.subscription_id.clone()).collect();
-    daemon.set_hosts(&hosts);
-    lease::register(conn, &daemon.terms.replica, Some(&hosts)).await?;
-    Ok((ready, unprepared, last_entry))
-}
-
-fn cannot_be_built(projection_id: String, trouble: Trouble) -> Unprepared {
-    tracing::error!(
-        projection = projection_id,
-        place = trouble.place,
-        remedy = trouble.remedy,
-        "cannot be built: {}",
-        trouble.message
-    );
-    Unprepared { projection_id, trouble }
-}
 
 /// Renews the lease when a third of it has passed. Trust is counted from before the question was sent.
 ///
@@ -152,16 +57,14 @@ pub(crate) async fn beat(conn: &mut Link<'_>, daemon: &Daemon) -> sqlx::Result<(
 /// What the clerk works with beside its connection.
 pub(crate) struct Desk {
     pub(crate) daemon: Arc<Daemon>,
-    pub(crate) unprepared: Vec<Unprepared>,
+    pub(crate) preparing: Arc<Preparing>,
+    pub(crate) crew: Arc<Crew>,
     pub(crate) errands: Errands,
-    pub(crate) roster: Arc<Roster>,
     pub(crate) metrics: StoreMetrics,
     pub(crate) views: watch::Receiver<Option<Arc<View>>>,
     pub(crate) status: watch::Sender<Option<(Instant, Arc<Status>)>>,
     /// Cancelled when the workers are done: the last thing is to sign off.
     pub(crate) close: CancellationToken,
-    /// Told when a projection that runs here was split anew, or has one more version.
-    pub(crate) changed: Arc<Notify>,
     /// Told when going on would lose events: the daemon ends.
     pub(crate) alarm: mpsc::Sender<EventStoreError>,
 }
@@ -199,10 +102,7 @@ pub(crate) async fn keep(desk: Desk, mut conn: Link<'static>) {
 /// One honest session: an edition a second and a heartbeat in time, until something fails.
 async fn session(desk: &Desk, conn: &mut Link<'_>, backoff: &mut Backoff) -> String {
     let mut last = Instant::now();
-    let unprepared: Vec<_> = desk.unprepared.iter().map(Unprepared::published).collect();
-    if !unprepared.is_empty()
-        && let Err(error) = phases::publish(conn, &unprepared).await
-    {
+    if let Err(error) = desk.preparing.publish(conn).await {
         return chain(&error);
     }
     let mut named = HashSet::new();
@@ -250,12 +150,9 @@ async fn errand(desk: &Desk, conn: &mut Link<'_>, rounds: &mut Rounds) -> sqlx::
         return Ok(());
     }
     let lease = daemon.terms.replica.lease;
-    let looked = desk.errands.run(conn, &desk.roster, rounds, lease).await?;
-    desk.metrics.without_holder(looked.without_holder);
-    if looked.is_outdated {
-        desk.changed.notify_one();
-    }
-    Ok(())
+    let without_holder = desk.errands.run(conn, &desk.preparing, rounds, lease).await?;
+    desk.metrics.without_holder(without_holder);
+    desk.preparing.pursue(conn, daemon, &desk.crew).await
 }
 
 /// Forgets what was discarded long ago. Asks whether the stamps still fit the cluster, and sounds the alarm if not;

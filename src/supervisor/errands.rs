@@ -17,11 +17,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::roster::Roster;
+use super::crew::{Crew, name_of};
+use super::preparing::Preparing;
 use super::spread::{self, Host};
-use crate::engine::run::{Subscription, Summons};
+use crate::engine::run::Summons;
+use crate::ledger::holders::{self, Load};
 use crate::ledger::versions::Verb;
-use crate::ledger::{holders, wishes};
+use crate::ledger::wishes;
 use crate::store::Link;
 
 /// What is free for longer is taken by whoever can run it, whatever its load.
@@ -32,10 +34,7 @@ const EVEN_OUT: Duration = Duration::from_secs(1);
 /// Who can be called, and what was seen.
 pub(crate) struct Errands {
     replica_id: Uuid,
-    /// By name: the seat of each subscription.
-    seats: HashMap<String, (usize, Arc<Summons>)>,
-    /// By projection: its subscriptions.
-    parts: HashMap<String, Vec<String>>,
+    crew: Arc<Crew>,
     /// The projections that are configured here, whether they run or not.
     names: HashSet<String>,
     /// The last entry that was seen.
@@ -47,90 +46,73 @@ pub(crate) struct Errands {
 pub(crate) struct Rounds {
     free_since: HashMap<String, Instant>,
     evened_out: Option<Instant>,
-    /// What each replica can run, which never changes.
-    hosts: HashMap<Uuid, BTreeSet<String>>,
-}
-
-/// What came of a look.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Looked {
-    /// A projection that runs here was split anew, or has one more version: its subscriptions are others now.
-    pub(crate) is_outdated: bool,
-    /// How many subscriptions nobody has held for too long.
-    pub(crate) without_holder: usize,
+    /// What each replica can run, and the digest of that.
+    hosts: HashMap<Uuid, (i64, BTreeSet<String>)>,
 }
 
 impl Errands {
-    /// For these subscriptions, which sit in this order, and the configured `names`, from behind the entry `seen` on.
+    /// For a crew and the configured `names`, from behind the entry `seen` on.
     pub(crate) fn new(
         replica_id: Uuid,
-        subscriptions: &[Subscription],
+        crew: Arc<Crew>,
         names: impl Iterator<Item = String>,
         seen: i64,
     ) -> Self {
-        let mut parts: HashMap<String, Vec<String>> = HashMap::new();
-        let mut seats = HashMap::new();
-        for (index, subscription) in subscriptions.iter().enumerate() {
-            let id = subscription.id().to_owned();
-            parts.entry(subscription.projection_id().to_owned()).or_default().push(id.clone());
-            seats.insert(id, (index, subscription.summons()));
-        }
-        Self { replica_id, seats, parts, names: names.collect(), seen: AtomicI64::new(seen) }
+        Self { replica_id, crew, names: names.collect(), seen: AtomicI64::new(seen) }
     }
 
-    /// Looks at everything once.
+    /// Looks at everything once. Has projections prepared anew of which other subscriptions are to run here now: they were split
+    /// anew, or have a version more or less. Returns how many subscriptions nobody has held for too long.
     pub(crate) async fn run(
         &self,
         conn: &mut Link<'_>,
-        roster: &Roster,
+        preparing: &Preparing,
         rounds: &mut Rounds,
         lease: Duration,
-    ) -> sqlx::Result<Looked> {
-        let is_outdated = self.follow_operators(conn, roster).await?;
-        let without_holder = self.share(conn, roster, rounds, lease).await?;
-        Ok(Looked { is_outdated, without_holder })
+    ) -> sqlx::Result<usize> {
+        self.follow_operators(conn, preparing).await?;
+        self.share(conn, rounds, lease).await
     }
 
-    /// Looks for new entries, and recalls the subscriptions that they concern. Says whether there are others now.
-    async fn follow_operators(&self, conn: &mut Link<'_>, roster: &Roster) -> sqlx::Result<bool> {
-        let mut is_outdated = false;
+    /// Looks for new entries, and recalls the subscriptions that they concern.
+    async fn follow_operators(&self, conn: &mut Link<'_>, preparing: &Preparing) -> sqlx::Result<()> {
         for entry in wishes::since(conn, self.seen.load(Ordering::Relaxed)).await? {
-            let concerned = self.parts.get(&entry.projection);
-            if let (Some(parts), wishes::SPLIT) = (concerned, entry.verb.as_str()) {
-                is_outdated |= *parts != holders::parts(conn, &entry.projection).await?;
-            }
-            let is_ours = self.names.contains(name_of(&entry.projection));
-            is_outdated |= match entry.verb.as_str() {
-                wishes::BUILD => is_ours && concerned.is_none(),
+            let concerned = self.crew.parts(&entry.projection);
+            let name = name_of(&entry.projection);
+            let is_ours = self.names.contains(name);
+            let is_outdated = match entry.verb.as_str() {
+                wishes::SPLIT if !concerned.is_empty() => {
+                    let mut parts = holders::parts(conn, &entry.projection).await?;
+                    parts.sort_unstable();
+                    concerned != parts
+                }
+                wishes::BUILD => is_ours && concerned.is_empty(),
                 verb if verb == Verb::Rebuild.as_str() => is_ours,
                 // A wish is entered first, and its end later.
                 verb if verb == Verb::Cancel.as_str() || verb == Verb::Retire.as_str() => {
-                    concerned.is_some() && holders::parts(conn, &entry.projection).await?.is_empty()
+                    !concerned.is_empty() && holders::parts(conn, &entry.projection).await?.is_empty()
                 }
                 _ => false,
             };
-            for id in concerned.into_iter().flatten() {
+            if is_outdated {
+                preparing.outdated(name);
+            }
+            for id in &concerned {
                 tracing::info!(
                     subscription = id,
                     revision = entry.revision,
                     verb = entry.verb,
                     "an operator did something"
                 );
-                self.summon(roster, id, Summons::recall);
+                self.crew.summon(id, Summons::recall);
             }
             self.seen.store(entry.revision, Ordering::Relaxed);
         }
-        Ok(is_outdated)
+        Ok(())
     }
 
     /// Takes and gives back this replica's part of the plan. Returns how many of all subscriptions are overdue.
-    async fn share(
-        &self,
-        conn: &mut Link<'_>,
-        roster: &Roster,
-        rounds: &mut Rounds,
-        lease: Duration,
-    ) -> sqlx::Result<usize> {
+    async fn share(&self, conn: &mut Link<'_>, rounds: &mut Rounds, lease: Duration) -> sqlx::Result<usize> {
         let found = holders::free(conn).await?;
         let now = Instant::now();
         let names: HashSet<&str> = found.iter().map(|free| free.subscription_id.as_str()).collect();
@@ -145,11 +127,11 @@ impl Errands {
         let mut free: Vec<String> = found
             .iter()
             .map(|free| free.subscription_id.clone())
-            .filter(|name| self.seats.contains_key(name))
+            .filter(|name| self.crew.has(name))
             .collect();
         free.sort_unstable();
         for name in free.iter().filter(|name| age(name) > OVERDUE) {
-            self.summon(roster, name, Summons::call);
+            self.crew.summon(name, Summons::call);
         }
         let due = rounds.evened_out.is_none_or(|evened_out| evened_out.elapsed() >= EVEN_OUT);
         if free.is_empty() && !due {
@@ -162,14 +144,13 @@ impl Errands {
         if free.is_empty() && most < least + 2 {
             return Ok(without_holder);
         }
-        let replicas: Vec<Uuid> = loads.iter().map(|load| load.replica_id).collect();
-        let hosts = self.hosts(conn, &replicas, rounds).await?;
+        let hosts = self.hosts(conn, &loads, rounds).await?;
         let plan = spread::plan(hosts, &free);
         for (name, _) in plan.takes.iter().filter(|(_, taker)| *taker == self.replica_id) {
-            self.summon(roster, name, Summons::call);
+            self.crew.summon(name, Summons::call);
         }
         for (name, _) in plan.gives.iter().filter(|(_, giver)| *giver == self.replica_id) {
-            self.summon(roster, name, Summons::ask_back);
+            self.crew.summon(name, Summons::ask_back);
         }
         Ok(without_holder)
     }
@@ -178,40 +159,29 @@ impl Errands {
     async fn hosts(
         &self,
         conn: &mut Link<'_>,
-        replicas: &[Uuid],
+        loads: &[Load],
         rounds: &mut Rounds,
     ) -> sqlx::Result<Vec<Host>> {
-        rounds.hosts.retain(|replica, _| replicas.contains(replica));
+        let known =
+            |load: &Load| rounds.hosts.get(&load.replica_id).is_some_and(|(digest, _)| *digest == load.hosts);
         let unknown: Vec<Uuid> =
-            replicas.iter().copied().filter(|replica| !rounds.hosts.contains_key(replica)).collect();
+            loads.iter().filter(|load| !known(load)).map(|load| load.replica_id).collect();
+        rounds.hosts.retain(|replica, _| loads.iter().any(|load| load.replica_id == *replica));
         if !unknown.is_empty() {
-            let found = holders::hosts(conn, &unknown).await?;
-            rounds
-                .hosts
-                .extend(found.into_iter().map(|(replica, hosts)| (replica, hosts.into_iter().collect())));
+            for (replica, digest, hosts) in holders::hosts(conn, &unknown).await? {
+                rounds.hosts.insert(replica, (digest, hosts.into_iter().collect()));
+            }
         }
+        let replicas: Vec<Uuid> = loads.iter().map(|load| load.replica_id).collect();
         let mut holds: BTreeMap<Uuid, BTreeSet<String>> = BTreeMap::new();
-        for (holder, name) in holders::holdings(conn, replicas).await? {
+        for (holder, name) in holders::holdings(conn, &replicas).await? {
             holds.entry(holder).or_default().insert(name);
         }
         let host = |id: &Uuid| Host {
             id: *id,
-            hosts: rounds.hosts.get(id).cloned().unwrap_or_default(),
+            hosts: rounds.hosts.get(id).map(|(_, hosts)| hosts.clone()).unwrap_or_default(),
             holds: holds.get(id).cloned().unwrap_or_default(),
         };
         Ok(replicas.iter().map(host).collect())
     }
-
-    /// First the reason, then the turn that looks for it.
-    fn summon(&self, roster: &Roster, name: &str, reason: impl Fn(&Summons)) {
-        if let Some((index, summons)) = self.seats.get(name) {
-            reason(summons);
-            roster.recall(*index);
-        }
-    }
-}
-
-/// `fines` of `fines@2`.
-fn name_of(id: &str) -> &str {
-    id.split('@').next().unwrap_or(id)
 }

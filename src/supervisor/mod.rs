@@ -12,16 +12,19 @@
 //!
 //! **Draining.** Not ready any more; the token is cancelled; no new turn begins; what is not in hand is given back at once;
 //! batches in hand commit or, past the deadline, are cut off and roll back; the last leases are released; everybody ends.
-//! When a projection was split anew by another process, or a version of it is built beside the live one, a life of the daemon
-//! ends the same way, and the next one begins with what the database has now. A cut-over changes nothing here: subscriptions
-//! keep their names, and batches find their tables by OID.
+//!
+//! **Coming and going.** When a projection was split anew by another process, or a version of it begins or ends, that
+//! projection alone is prepared anew (`preparing`), and the `crew` takes in who is new and lets go who is gone; all others keep
+//! lease and seat. A cut-over changes nothing here: subscriptions keep their names, and batches find their tables by OID.
 //!
 //! **What it never does.** Nobody but this folder spawns a task. No wake-up carries data; polling is underneath.
 
 pub(crate) mod board;
 mod clerk;
 pub(crate) mod connector;
+mod crew;
 mod errands;
+mod preparing;
 mod roster;
 mod spread;
 mod stall;
@@ -38,7 +41,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::engine::build::Split;
 use crate::engine::run::{Subscription, Terms};
 use crate::error::EventStoreError;
 use crate::ledger::status::Status;
@@ -47,7 +49,9 @@ use crate::projection::Projection;
 use crate::store::Limits;
 use board::Board;
 use connector::{ConnectError, Connector};
+use crew::Crew;
 use errands::Errands;
+use preparing::{Opened, Preparing};
 use roster::Roster;
 use watcher::Interests;
 
@@ -173,69 +177,38 @@ impl Supervisor {
         projections: &[Projection],
         cancel: CancellationToken,
     ) -> Result<(), SupervisorError> {
-        let mut split = Split::AsConfigured;
-        loop {
-            match self.live(projections, split, &cancel).await? {
-                Ended::Cancelled => return Ok(()),
-                Ended::Changed => {
-                    tracing::info!(
-                        "a projection was split anew or has another version: taking everything up again"
-                    );
-                    split = Split::AsFound;
-                    self.daemon.begin_anew();
-                }
-            }
-        }
-    }
-
-    /// From the preparation of every projection to the end of the last batch.
-    async fn live(
-        &self,
-        projections: &[Projection],
-        split: Split,
-        cancel: &CancellationToken,
-    ) -> Result<Ended, SupervisorError> {
         let daemon = &self.daemon;
-        let opened = cancel.run_until_cancelled(clerk::open(daemon, projections, split)).await;
-        let Some(opened) = opened else { return Ok(Ended::Cancelled) };
-        let clerk::Opened { conn, ready, unprepared, last_entry } = opened?;
-
-        let mut interests = Interests::default();
-        let subscriptions: Vec<_> =
-            ready.into_iter().map(|ready| Subscription::new(ready, &daemon.terms)).collect();
-        for (index, subscription) in subscriptions.iter().enumerate() {
-            interests.add(index, subscription.categories());
-            daemon.board.add(subscription);
-        }
+        // Builds have at most half of the workers, and only what live projections leave.
+        let roster = Arc::new(Roster::new((self.workers / 2).max(1)));
+        let interests = Arc::new(Interests::default());
+        let crew = Arc::new(Crew::new(Arc::clone(daemon), Arc::clone(&roster), Arc::clone(&interests)));
+        let preparing = Arc::new(Preparing::new(projections));
+        let opened = cancel.run_until_cancelled(preparing.open(daemon, &crew)).await;
+        let Some(opened) = opened else { return Ok(()) };
+        let Opened { conn, last_entry } = opened?;
         tracing::info!(
-            projections = subscriptions.len(),
-            unprepared = unprepared.len(),
+            projections = crew.names().len(),
+            unprepared = preparing.failures(),
             workers = self.workers,
             "daemon started"
         );
-        let ids: Vec<String> =
-            subscriptions.iter().map(|subscription| subscription.id().to_owned()).collect();
         let names = projections.iter().map(|projection| projection.name.clone());
-        let errands = Errands::new(daemon.terms.replica.id, &subscriptions, names, last_entry);
-        // Builds have at most half of the workers, and only what live projections leave.
-        let roster = Arc::new(Roster::new(subscriptions, (self.workers / 2).max(1)));
+        let errands = Errands::new(daemon.terms.replica.id, Arc::clone(&crew), names, last_entry);
         let (views, views_seen) = watch::channel(None);
         let (books, workers) = (TaskTracker::new(), TaskTracker::new());
         let close = CancellationToken::new();
         books.spawn(watcher::watch(Arc::clone(daemon), Arc::clone(&roster), interests, views, close.clone()));
         let drain = cancel.child_token();
         let (alarm, mut alarms) = mpsc::channel(1);
-        let changed = Arc::new(Notify::new());
         let desk = clerk::Desk {
             daemon: Arc::clone(daemon),
-            unprepared,
+            preparing,
+            crew: Arc::clone(&crew),
             errands,
-            roster: Arc::clone(&roster),
             metrics: StoreMetrics::new(),
             views: views_seen.clone(),
             status: self.status.clone(),
             close: close.clone(),
-            changed: Arc::clone(&changed),
             alarm,
         };
         books.spawn(clerk::keep(desk, conn));
@@ -249,21 +222,15 @@ impl Supervisor {
         books.close();
 
         let ended = tokio::select! {
-            () = cancel.cancelled() => Ok(Ended::Cancelled),
-            () = changed.notified() => Ok(Ended::Changed),
-            error = alarms.recv() => error.map_or(Ok(Ended::Cancelled), |error| Err(error.into())),
+            () = cancel.cancelled() => Ok(()),
+            error = alarms.recv() => error.map_or(Ok(()), |error| Err(error.into())),
         };
-        let leaves = !matches!(ended, Ok(Ended::Changed));
         tracing::info!("draining");
-        if leaves {
-            // Not ready before the first lease goes.
-            daemon.readiness(|readiness| readiness.draining = true);
-        }
+        // Not ready before the first lease goes.
+        daemon.readiness(|readiness| readiness.draining = true);
         drain.cancel();
         let in_hand = roster.drain(Subscription::drain);
-        if leaves {
-            daemon.leave(in_hand.into_iter().filter_map(|index| ids.get(index).cloned()).collect());
-        }
+        daemon.leave(crew.on(&in_hand));
         if tokio::time::timeout(self.drain_timeout, workers.wait()).await.is_err() {
             tracing::warn!(after = ?self.drain_timeout, "batches still in hand are cut off and roll back");
             hands.iter().for_each(tokio::task::AbortHandle::abort);
@@ -273,15 +240,6 @@ impl Supervisor {
         books.wait().await;
         ended
     }
-}
-
-/// How a life of the daemon ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    /// The process is to end.
-    Cancelled,
-    /// What it runs is not what it prepared any more.
-    Changed,
 }
 
 impl Daemon {
@@ -339,13 +297,6 @@ impl Daemon {
 
     fn take_leave(&self) -> Option<Vec<String>> {
         self.leave.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Forgets what one life of the daemon left. Its lease ended with the last sign-off.
-    fn begin_anew(&self) {
-        self.board.clear();
-        *self.hosts.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn readiness(&self, change: impl FnOnce(&mut Readiness)) {

@@ -46,11 +46,18 @@ struct Seat<S> {
 pub(crate) trait Seated {
     /// Whether everybody else goes first.
     fn comes_last(&self) -> bool;
+
+    /// Its seat is taken away: there is no such subscription any more.
+    fn leave(&mut self);
 }
 
 impl Seated for Subscription {
     fn comes_last(&self) -> bool {
         self.is_building()
+    }
+
+    fn leave(&mut self) {
+        self.drain();
     }
 }
 
@@ -70,30 +77,56 @@ enum State {
     RunningWoken,
     /// Has its turn, and was recalled meanwhile.
     RunningRecalled,
+    /// Has its turn, and was dismissed meanwhile.
+    RunningDismissed,
     /// Wants nothing any more.
     Done,
 }
 
 impl<S: Seated> Roster<S> {
-    /// Everybody is due at the start. At most `last_most` of those who come last have a turn at the same time.
-    pub(crate) fn new(subscriptions: Vec<S>, last_most: usize) -> Self {
-        let seat = |subscription| Seat {
-            subscription: Some(Box::new(subscription)),
-            state: State::Idle,
-            ran_last: false,
-        };
-        let mut inner = Inner {
-            seats: subscriptions.into_iter().map(seat).collect(),
+    /// Nobody yet. At most `last_most` of those who come last have a turn at the same time.
+    pub(crate) fn new(last_most: usize) -> Self {
+        let inner = Inner {
+            seats: Vec::new(),
             ready: VecDeque::new(),
             last: VecDeque::new(),
             last_running: 0,
             last_most,
             resting: BinaryHeap::new(),
         };
-        for index in 0..inner.seats.len() {
-            inner.queue(index);
-        }
         Self { inner: Mutex::new(inner), changed: Notify::new() }
+    }
+
+    /// A seat that nobody sits on yet, for whoever must be known elsewhere before the first turn.
+    pub(crate) fn reserve(&self) -> usize {
+        let mut inner = self.lock();
+        inner.seats.push(Seat { subscription: None, state: State::Done, ran_last: false });
+        inner.seats.len() - 1
+    }
+
+    /// Takes a reserved seat; who does is due at once.
+    pub(crate) fn sit(&self, index: usize, subscription: S) {
+        let mut inner = self.lock();
+        inner.seats[index].subscription = Some(Box::new(subscription));
+        inner.queue(index);
+        drop(inner);
+        self.changed.notify_one();
+    }
+
+    /// Takes a seat away, for ever. Who has a turn has it to its end.
+    pub(crate) fn dismiss(&self, index: usize) {
+        let mut inner = self.lock();
+        inner.ready.retain(|queued| *queued != index);
+        inner.last.retain(|queued| *queued != index);
+        let seat = &mut inner.seats[index];
+        seat.state = match (seat.state, seat.subscription.take()) {
+            (State::Running | State::RunningWoken | State::RunningRecalled, None) => State::RunningDismissed,
+            (state, None) => state,
+            (_, Some(mut subscription)) => {
+                subscription.leave();
+                State::Done
+            }
+        };
     }
 
     /// Waits for the next turn. Cancel-safe: a turn is given only when this returns.
@@ -115,11 +148,19 @@ impl<S: Seated> Roster<S> {
     }
 
     /// Gives a subscription back after its turn.
-    pub(crate) fn give_back(&self, index: usize, subscription: Box<S>, next: Next) {
+    pub(crate) fn give_back(&self, index: usize, mut subscription: Box<S>, next: Next) {
         let mut inner = self.lock();
+        inner.last_running -= usize::from(std::mem::take(&mut inner.seats[index].ran_last));
+        if inner.seats[index].state == State::RunningDismissed {
+            subscription.leave();
+            inner.seats[index].state = State::Done;
+            drop(inner);
+            // A build's place may be free now.
+            self.changed.notify_one();
+            return;
+        }
         let recalled = inner.seats[index].state == State::RunningRecalled;
         let woken = recalled || inner.seats[index].state == State::RunningWoken;
-        inner.last_running -= usize::from(std::mem::take(&mut inner.seats[index].ran_last));
         inner.seats[index].subscription = Some(subscription);
         let state = match next {
             Next::Again => State::Queued,
@@ -139,10 +180,17 @@ impl<S: Seated> Roster<S> {
             | State::Running
             | State::RunningWoken
             | State::RunningRecalled
+            | State::RunningDismissed
             | State::Done => {}
         }
         drop(inner);
         self.changed.notify_one();
+    }
+
+    /// Wakes everybody.
+    pub(crate) fn wake_all(&self) {
+        let seats = self.lock().seats.len();
+        self.wake(0..seats);
     }
 
     /// Wakes subscriptions. One that rests has its reasons and is left alone.
@@ -161,6 +209,7 @@ impl<S: Seated> Roster<S> {
                 | State::Aside
                 | State::RunningWoken
                 | State::RunningRecalled
+                | State::RunningDismissed
                 | State::Done => {}
             }
         }
@@ -176,7 +225,7 @@ impl<S: Seated> Roster<S> {
         match inner.seats[index].state {
             State::Idle | State::Aside | State::Resting(_) => inner.queue(index),
             State::Running | State::RunningWoken => inner.seats[index].state = State::RunningRecalled,
-            State::Queued | State::RunningRecalled | State::Done => return,
+            State::Queued | State::RunningRecalled | State::RunningDismissed | State::Done => return,
         }
         drop(inner);
         self.changed.notify_one();
@@ -195,6 +244,7 @@ impl<S: Seated> Roster<S> {
                     tell(subscription);
                     seat.state = State::Done;
                 }
+                None if seat.state == State::Done => {}
                 None => in_hand.push(index),
             }
         }
@@ -247,148 +297,4 @@ impl<S: Seated> Inner<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::{Next, Roster, Seated};
-
-    impl Seated for &'static str {
-        fn comes_last(&self) -> bool {
-            self.starts_with("build")
-        }
-    }
-
-    /// Has the next turn and says who it was.
-    async fn turn(roster: &Roster<&'static str>, next: Next) -> &'static str {
-        let (index, who) = roster.next().await;
-        let name = *who;
-        roster.give_back(index, who, next);
-        name
-    }
-
-    #[tokio::test]
-    async fn who_is_far_behind_has_one_turn_between_those_of_who_is_woken() {
-        let roster = Roster::new(vec!["far behind", "live"], 1);
-        assert_eq!(turn(&roster, Next::Again).await, "far behind");
-        assert_eq!(turn(&roster, Next::WhenWoken).await, "live");
-        for _ in 0..3 {
-            assert_eq!(
-                turn(&roster, Next::Again).await,
-                "far behind",
-                "it has all turns while nobody else wants one"
-            );
-        }
-        for _ in 0..3 {
-            roster.wake([1]);
-            // Whoever is in front has one turn more, and no second one.
-            assert_eq!(turn(&roster, Next::Again).await, "far behind");
-            assert_eq!(turn(&roster, Next::WhenWoken).await, "live");
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_built_has_a_turn_when_nobody_else_wants_one_and_never_all_workers() {
-        let roster = Roster::new(vec!["build one", "build two", "live"], 1);
-        assert_eq!(turn(&roster, Next::Again).await, "live");
-        assert_eq!(turn(&roster, Next::WhenWoken).await, "live");
-        let (index, build) = roster.next().await;
-        assert_eq!(*build, "build one");
-        let waits = tokio::time::timeout(Duration::from_millis(1), roster.next()).await;
-        assert!(waits.is_err(), "one build at a time");
-        roster.wake([2]);
-        assert_eq!(turn(&roster, Next::WhenWoken).await, "live", "there is a worker left for it");
-        roster.give_back(index, build, Next::Again);
-        assert_eq!(turn(&roster, Next::WhenWoken).await, "build two");
-        assert_eq!(turn(&roster, Next::WhenWoken).await, "build one");
-    }
-
-    #[tokio::test]
-    async fn of_many_who_all_want_more_each_has_its_turn_in_each_round() {
-        let names = ["a", "b", "c", "d"];
-        let roster = Roster::new(names.to_vec(), 1);
-        for _ in 0..3 {
-            for name in names {
-                assert_eq!(turn(&roster, Next::Again).await, name);
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_wake_up_during_a_turn_gives_another_one_and_one_while_resting_does_not() {
-        let roster = Roster::new(vec!["woken", "resting"], 1);
-        let (index, woken) = roster.next().await;
-        roster.wake([index]);
-        roster.give_back(index, woken, Next::WhenWoken);
-        assert_eq!(turn(&roster, Next::After(Duration::from_secs(3600))).await, "resting");
-        roster.wake([1]);
-        assert_eq!(turn(&roster, Next::WhenWoken).await, "woken");
-        assert!(
-            tokio::time::timeout(Duration::from_millis(1), roster.next()).await.is_err(),
-            "nobody is due"
-        );
-    }
-    #[tokio::test]
-    async fn a_recall_ends_a_rest_and_what_is_left_of_it_gives_no_turn() {
-        let roster = Roster::new(vec!["resting"], 1);
-        let rest = Duration::from_millis(50);
-        assert_eq!(turn(&roster, Next::After(rest)).await, "resting");
-        roster.recall(0);
-        roster.recall(0);
-        let recalled = tokio::time::timeout(rest / 2, turn(&roster, Next::WhenWoken)).await;
-        assert_eq!(recalled, Ok("resting"));
-        assert!(
-            tokio::time::timeout(rest * 2, roster.next()).await.is_err(),
-            "neither the second recall nor the end of the old rest is a turn"
-        );
-        roster.wake([0]);
-        assert_eq!(turn(&roster, Next::WhenWoken).await, "resting");
-    }
-
-    #[tokio::test]
-    async fn a_later_rest_is_not_ended_by_what_is_left_of_an_earlier_one() {
-        let roster = Roster::new(vec!["resting"], 1);
-        turn(&roster, Next::After(Duration::from_millis(20))).await;
-        roster.recall(0);
-        turn(&roster, Next::After(Duration::from_secs(3600))).await;
-        assert!(tokio::time::timeout(Duration::from_millis(60), roster.next()).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_recall_during_a_turn_gives_another_one_whatever_the_turn_wants() {
-        for next in [Next::Again, Next::WhenWoken, Next::WhenCalled, Next::After(Duration::from_secs(3600))] {
-            let roster = Roster::new(vec!["recalled"], 1);
-            let (index, recalled) = roster.next().await;
-            roster.wake([index]);
-            roster.recall(index);
-            roster.wake([index]);
-            roster.give_back(index, recalled, next);
-            assert_eq!(turn(&roster, Next::WhenWoken).await, "recalled");
-            assert!(tokio::time::timeout(Duration::from_millis(1), roster.next()).await.is_err());
-        }
-    }
-
-    #[tokio::test]
-    async fn who_stands_aside_has_no_turn_when_woken_and_one_when_recalled() {
-        let roster = Roster::new(vec!["aside"], 1);
-        turn(&roster, Next::WhenCalled).await;
-        roster.wake([0]);
-        assert!(tokio::time::timeout(Duration::from_millis(1), roster.next()).await.is_err());
-        roster.recall(0);
-        assert_eq!(turn(&roster, Next::WhenCalled).await, "aside");
-    }
-
-    #[tokio::test]
-    async fn a_recall_wakes_who_waits_for_a_turn_and_nobody_who_is_done() {
-        let roster = std::sync::Arc::new(Roster::new(vec!["idle"], 1));
-        turn(&roster, Next::WhenWoken).await;
-        let waiting = async { turn(&roster, Next::Never).await };
-        let recalling = async {
-            tokio::task::yield_now().await;
-            roster.recall(0);
-        };
-        let (who, ()) = tokio::join!(waiting, recalling);
-        assert_eq!(who, "idle");
-        roster.recall(0);
-        assert!(tokio::time::timeout(Duration::from_millis(1), roster.next()).await.is_err());
-    }
-}
+mod tests;

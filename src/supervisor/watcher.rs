@@ -4,7 +4,7 @@
 //! floor, looks at who is running, and looks again with a newer snapshot (`store::horizon` says why in this order).
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -34,29 +34,47 @@ const TIER_CHECK: Duration = Duration::from_secs(60);
 /// Who is to be woken when a category grows.
 #[derive(Debug, Default)]
 pub(crate) struct Interests {
+    seats: Mutex<Seats>,
+}
+
+#[derive(Debug, Default)]
+struct Seats {
     by_category: HashMap<String, Vec<usize>>,
     in_all: Vec<usize>,
 }
 
 impl Interests {
     /// Notes what a subscription reads; `None` is everything.
-    pub(crate) fn add(&mut self, index: usize, categories: Option<&[String]>) {
+    pub(crate) fn add(&self, index: usize, categories: Option<&[String]>) {
+        let mut seats = self.seats();
         match categories {
-            None => self.in_all.push(index),
+            None => seats.in_all.push(index),
             Some(names) => {
                 for name in names {
-                    self.by_category.entry(name.clone()).or_default().push(index);
+                    seats.by_category.entry(name.clone()).or_default().push(index);
                 }
             }
         }
+    }
+
+    /// Forgets a subscription.
+    pub(crate) fn remove(&self, index: usize) {
+        let mut seats = self.seats();
+        seats.in_all.retain(|seat| *seat != index);
+        seats.by_category.values_mut().for_each(|concerned| concerned.retain(|seat| *seat != index));
     }
 
     fn concerned(&self, growth: &Growth) -> Vec<usize> {
         if growth.is_empty() {
             return Vec::new();
         }
-        let named = growth.keys().filter_map(|category| self.by_category.get(category)).flatten();
-        named.chain(&self.in_all).copied().collect()
+        let seats = self.seats();
+        let named = growth.keys().filter_map(|category| seats.by_category.get(category)).flatten();
+        named.chain(&seats.in_all).copied().collect()
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,7 +82,7 @@ impl Interests {
 pub(crate) async fn watch(
     daemon: Arc<Daemon>,
     roster: Arc<Roster>,
-    interests: Interests,
+    interests: Arc<Interests>,
     views: watch::Sender<Option<Arc<View>>>,
     cancel: CancellationToken,
 ) {
@@ -142,7 +160,7 @@ impl Session<'_> {
             if same_life {
                 self.roster.wake(woken);
             } else {
-                self.roster.wake(0..self.daemon.board.len());
+                self.roster.wake_all();
             }
             tokio::time::sleep(pause).await;
         }

@@ -30,6 +30,11 @@ pub(crate) enum BuildError {
 }
 
 impl BuildError {
+    /// Whether it may work later, though nobody changes the definition.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Database(error) if crate::error::is_transient(error))
+    }
+
     /// What happened and what to do, for a person.
     pub(crate) fn trouble(&self) -> Trouble {
         let (remedy, sqlstate, place) = match self {

@@ -68,6 +68,8 @@ pub(crate) struct Prepared {
     pub(crate) ready: Vec<Ready>,
     /// The configured version that cannot be built, and why. What there was before goes on.
     pub(crate) unbuilt: Option<(String, Trouble)>,
+    /// Whether the reason may pass, so that it should be tried again.
+    pub(crate) may_pass: bool,
 }
 
 /// Brings the database to what the configuration asks for, as far as that is safe, and says what is to be run.
@@ -85,11 +87,11 @@ pub(crate) async fn prepare(
     me: Uuid,
 ) -> Result<Prepared, BuildError> {
     match attempt(conn, wanted, split, me, true).await {
-        Ok(ready) => Ok(Prepared { ready, unbuilt: None }),
-        Err(Refused { error, is_live: true }) if !is_passing(&error) => {
+        Ok(ready) => Ok(Prepared { ready, unbuilt: None, may_pass: false }),
+        Err(Refused { error, is_live: true }) if !is_outage(&error) => {
             let ready = attempt(conn, wanted, split, me, false).await.map_err(|refused| refused.error)?;
             let id = format!("{}@{}", wanted.name, wanted.version);
-            Ok(Prepared { ready, unbuilt: Some((id, error.trouble())) })
+            Ok(Prepared { ready, unbuilt: Some((id, error.trouble())), may_pass: error.may_pass() })
         }
         Err(refused) => Err(refused.error),
     }
@@ -107,8 +109,8 @@ impl<E: Into<BuildError>> From<E> for Refused {
     }
 }
 
-fn is_passing(error: &BuildError) -> bool {
-    matches!(error, BuildError::Database(error) if crate::error::is_transient(error))
+fn is_outage(error: &BuildError) -> bool {
+    matches!(error, BuildError::Database(error) if crate::error::is_outage(error))
 }
 
 /// Prepares in a transaction of its own, and brings about what is wanted if it `begins`. No part of a transaction: what a

@@ -14,11 +14,11 @@ struct Small {
 
 impl Small {
     /// `None` where nobody may mount.
-    fn mount(name: &str) -> Option<Self> {
+    fn mount(name: &str, size: &str) -> Option<Self> {
         let path = std::env::temp_dir().join(format!("foldd-small-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a folder can be made");
         let small = Self { path };
-        let mounted = small.run("mount", &["-t", "tmpfs", "-o", "size=4m,mode=0777", "tmpfs"]);
+        let mounted = small.run("mount", &["-t", "tmpfs", "-o", &format!("size={size},mode=0777"), "tmpfs"]);
         if !mounted {
             eprintln!("skipped: this process may not mount a small file system");
             return None;
@@ -75,7 +75,7 @@ insert into bulk select global_position, repeat(md5(global_position::text), 60) 
 
 #[tokio::test]
 async fn a_full_disk_stops_the_build_alone_which_goes_on_when_there_is_space() {
-    let Some(small) = Small::mount("build") else { return };
+    let Some(small) = Small::mount("build", "4m") else { return };
     let world = World::alone().await;
     live(&world, 4000).await;
     small.take_in(&world).await;
@@ -100,5 +100,28 @@ async fn a_full_disk_stops_the_build_alone_which_goes_on_when_there_is_space() {
     role(&world, 2, "live").await;
     assert_eq!(world.rows("tally.whole").await, ["(1,8002)"]);
     assert_eq!(world.value("select count(*) from tally.bulk").await, "4001");
+    assert_eq!(daemon.stop().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_version_that_finds_no_space_at_all_is_laid_out_once_there_is_some() {
+    // Not even an empty index fits.
+    let Some(small) = Small::mount("none", "4k") else { return };
+    let world = World::alone().await;
+    live(&world, 100).await;
+    small.take_in(&world).await;
+    world.projection("tally", BULKY);
+    let daemon = world.daemon();
+    world
+        .eventually("the disk is full", async || version(&world, 2).await["error"]["sqlstate"] == "53100")
+        .await;
+    let error = version(&world, 2).await["error"].clone();
+    assert!(error["remedy"].as_str().is_some_and(|it| it.contains("free some space")), "{error}");
+    daemon.says("cannot be built").await;
+    world.append("order-1", "Placed", "{}").await;
+    world.eventually("the live one goes on", async || world.rows("tally.whole").await == ["(1,101)"]).await;
+    small.grow();
+    role(&world, 2, "live").await;
+    assert_eq!(world.rows("tally.whole").await, ["(1,202)"]);
     assert_eq!(daemon.stop().await.code(), Some(0));
 }

@@ -1,5 +1,6 @@
 //! A higher version is built beside the live one and takes its place, with nobody noticing; and back again.
 
+mod bystanders;
 mod crashes;
 mod definitions;
 mod disk;
