@@ -5,12 +5,12 @@ use comfy_table::{Table, presets};
 use super::args::Log;
 use super::{Failure, connect_to_look, print, print_json};
 use crate::config::Loaded;
-use crate::ledger::wishes::{self, Entry};
+use crate::ledger::deeds::{self, Entry};
 
 /// Carries the verb out.
 pub(crate) async fn run(args: &Log, loaded: &Loaded) -> Result<(), Failure> {
     let mut conn = connect_to_look(loaded).await?;
-    let entries = wishes::entries(&mut conn, args.name.as_deref(), args.limit).await?;
+    let entries = deeds::entries(&mut conn, args.name.as_deref(), args.limit).await?;
     if args.json {
         return print_json(&entries);
     }

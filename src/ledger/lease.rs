@@ -35,6 +35,14 @@ pub(crate) struct Lease {
     pub(crate) crashes: i32,
 }
 
+/// Whether there is such a subscription at all: its version may have been retired.
+pub(crate) async fn is_there(conn: &mut Link<'_>, subscription_id: &str) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select exists (select from es_subscriptions where subscription_id = $1)")
+        .bind(subscription_id)
+        .fetch_one(conn)
+        .await
+}
+
 /// Registers the replica, with what it can run: nothing yet while `hosts` is `None`. Renews its lease as well.
 ///
 /// Also forgets replicas that ended without a word more than a minute ago and hold nothing any more.

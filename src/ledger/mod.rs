@@ -13,6 +13,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod concerns;
 pub(crate) mod dead_letters;
+pub(crate) mod deeds;
 pub(crate) mod holders;
 pub(crate) mod lease;
 pub(crate) mod parking;

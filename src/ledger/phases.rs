@@ -96,14 +96,14 @@ pub(crate) async fn forget_others(conn: &mut Link<'_>, unbuilt: &[String]) -> sq
     Ok(())
 }
 
-/// Forgets the line of a version that could not be built and can be now.
-pub(crate) async fn forget_unbuilt(conn: &mut Link<'_>, id: &str) -> sqlx::Result<()> {
+/// Forgets the lines of subscriptions that are gone, and of versions that could not be built and can be now.
+pub(crate) async fn forget(conn: &mut Link<'_>, ids: &[String]) -> sqlx::Result<()> {
     sqlx::query(
         "delete from es_phases p
-         where p.subscription_id = $1
+         where p.subscription_id = any ($1)
            and not exists (select from es_subscriptions s where s.subscription_id = p.subscription_id)",
     )
-    .bind(id)
+    .bind(ids)
     .execute(conn)
     .await?;
     Ok(())

@@ -14,6 +14,7 @@ use serde_json::json;
 use sqlx::Row;
 use uuid::Uuid;
 
+use super::deeds;
 use super::projections;
 use super::wishes::{self, Refusal, Signature};
 use crate::store::Link;
@@ -88,7 +89,7 @@ pub(crate) async fn wish(
     }
     let before = json!({ "role": subject.role });
     let after = json!({ "wished": verb.as_str() });
-    let revision = wishes::note(&mut unit, verb.as_str(), &subject.id, signature, before, after).await?;
+    let revision = deeds::note(&mut unit, verb.as_str(), &subject.id, signature, before, after).await?;
     projections::set_wish(&mut unit, &subject.id, verb.as_str(), revision).await?;
     unit.commit().await?;
     Ok(Wished { id: subject.id, revision })

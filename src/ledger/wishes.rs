@@ -1,23 +1,19 @@
-//! What operators did (`es_operator_log`), and which projections stand still because they wish so
-//! (`es_subscriptions.paused`).
+//! Which projections stand still because operators wish so (`es_subscriptions.paused`); `deeds` has what they did.
 //!
 //! **Promise.** A wish is in force when its verb returns: no batch of a paused projection commits afterwards, whoever holds
 //! it. It stands in the log with who, why, before and after, or it did not happen.
 //!
 //! **How.** The rows of all its partitions are locked first, which waits for the batch in hand. What the operator had seen is
-//! compared then: the id of the subscription's last log entry, its revision. The entry is written last, under one lock for
-//! all entries, so that their ids commit in order: whoever has seen an id has seen all before it.
+//! compared then: the id of the subscription's last log entry, its revision. The entry is written last.
 //!
-//! **What it never does.** It wakes nobody. The daemon asks `since`.
+//! **What it never does.** It wakes nobody. The daemon asks [`deeds::since`].
 
 use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::Row;
-use sqlx::types::Json;
 
+use super::deeds;
 use crate::store::Link;
 
 /// Who acts, and on what grounds.
@@ -83,21 +79,6 @@ pub(crate) struct Done {
     pub(crate) revision: i64,
     /// Where it stood before.
     pub(crate) phase: String,
-}
-
-/// One line of the log.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub(crate) struct Entry {
-    pub(crate) revision: i64,
-    pub(crate) at: chrono::DateTime<chrono::Utc>,
-    pub(crate) verb: String,
-    /// `fines@2`.
-    pub(crate) projection: String,
-    pub(crate) who: String,
-    pub(crate) db_role: String,
-    pub(crate) why: Option<String>,
-    pub(crate) before: Value,
-    pub(crate) after: Value,
 }
 
 /// Where a subscription stands, for whoever waits for a wish to be seen.
@@ -241,27 +222,7 @@ pub(crate) async fn record(
     before: Value,
     after: Value,
 ) -> sqlx::Result<i64> {
-    note(unit, verb, &subject.id, signature, before, after).await
-}
-
-/// As [`record`], of a version that nothing else is known of.
-pub(crate) async fn note(
-    unit: &mut Link<'_>,
-    verb: &str,
-    id: &str,
-    signature: &Signature<'_>,
-    before: Value,
-    after: Value,
-) -> sqlx::Result<i64> {
-    sqlx::query_scalar("select foldd.es_note($1, $2, $3, $4, $5, $6)")
-        .bind(verb)
-        .bind(id)
-        .bind(signature.who)
-        .bind(signature.why)
-        .bind(Json(before))
-        .bind(Json(after))
-        .fetch_one(unit)
-        .await
+    deeds::note(unit, verb, &subject.id, signature, before, after).await
 }
 
 /// The subscription that a name stands for.
@@ -335,72 +296,4 @@ pub(crate) async fn standing(conn: &mut Link<'_>, id: &str) -> sqlx::Result<Opti
         })
     })
     .transpose()
-}
-
-/// The last entry there is; 0 when there is none.
-pub(crate) async fn last(conn: &mut Link<'_>) -> sqlx::Result<i64> {
-    sqlx::query_scalar("select coalesce(max(entry_id), 0) from es_operator_log").fetch_one(conn).await
-}
-
-/// The verb of an entry that no operator wrote: a daemon was started with another number of partitions.
-pub(crate) const SPLIT: &str = "split";
-
-/// Likewise: a version is built beside the live one.
-pub(crate) const BUILD: &str = "build";
-
-/// Something that was done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Deed {
-    /// The id of its entry.
-    pub(crate) revision: i64,
-    pub(crate) verb: String,
-    /// `fines@2`.
-    pub(crate) projection: String,
-}
-
-/// What was done after an entry, in order.
-pub(crate) async fn since(conn: &mut Link<'_>, entry_id: i64) -> sqlx::Result<Vec<Deed>> {
-    let rows: Vec<(i64, String, String)> = sqlx::query_as(
-        "select entry_id, verb, subscription_id from es_operator_log where entry_id > $1 order by entry_id",
-    )
-    .bind(entry_id)
-    .fetch_all(conn)
-    .await?;
-    let deed = |(revision, verb, projection)| Deed { revision, verb, projection };
-    Ok(rows.into_iter().map(deed).collect())
-}
-
-/// The newest entries, about one projection (`fines`, all its versions) or version (`fines@2`), or about all.
-pub(crate) async fn entries(
-    conn: &mut Link<'_>,
-    name: Option<&str>,
-    limit: i64,
-) -> Result<Vec<Entry>, Refusal> {
-    let rows = sqlx::query(
-        "select entry_id, at, verb, subscription_id, who, db_role, why, before, after from es_operator_log
-         where $1::text is null or $1 in (subscription_id, split_part(subscription_id, '@', 1))
-         order by entry_id desc limit $2",
-    )
-    .bind(name)
-    .bind(limit)
-    .fetch_all(&mut *conn)
-    .await?;
-    if let (Some(name), true) = (name, rows.is_empty()) {
-        // Nothing was done with it, or there is no such projection.
-        named(conn, name).await?;
-    }
-    let entry = |row: &sqlx::postgres::PgRow| {
-        Ok(Entry {
-            revision: row.try_get("entry_id")?,
-            at: row.try_get("at")?,
-            verb: row.try_get("verb")?,
-            projection: row.try_get("subscription_id")?,
-            who: row.try_get("who")?,
-            db_role: row.try_get("db_role")?,
-            why: row.try_get("why")?,
-            before: row.try_get("before")?,
-            after: row.try_get("after")?,
-        })
-    };
-    Ok(rows.iter().map(entry).collect::<sqlx::Result<_>>()?)
 }

@@ -17,7 +17,7 @@ use super::routes::{Open, Param, fresh_status};
 use super::verbs::without_nul;
 use super::waits::{MAX_WAIT, Until};
 use crate::ledger::dead_letters::{self, Filter, State as LetterState};
-use crate::ledger::{projections, wishes};
+use crate::ledger::{deeds, projections};
 
 /// Rows that one answer has at most.
 const MAX_ROWS: i64 = 1000;
@@ -221,7 +221,7 @@ pub(super) async fn log(
     let limit = rows(query.limit, 50)?;
     let name = query.projection.as_deref();
     let mut held = open.desk.take(Use::Looking).await?;
-    let entries = wishes::entries(held.link(), name, limit).await;
+    let entries = deeds::entries(held.link(), name, limit).await;
     let entries = held.back(entries).await?;
     Ok(Json(entries).into_response())
 }

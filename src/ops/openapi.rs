@@ -9,8 +9,8 @@ use super::problem::Problem;
 use super::routes::{Answer, ROUTES};
 use super::verbs::{Order, VERBS};
 use crate::ledger::dead_letters::{Letter, Opened};
+use crate::ledger::deeds::Entry;
 use crate::ledger::status::Status;
-use crate::ledger::wishes::Entry;
 
 /// The whole document.
 pub(super) fn document() -> Value {

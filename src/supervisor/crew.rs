@@ -35,8 +35,8 @@ impl Crew {
     }
 
     /// Takes up what was prepared of a projection: who is new gets a seat, who is there already keeps it and works on, who
-    /// is not there any more loses it.
-    pub(crate) fn take_up(&self, name: &str, prepared: Vec<Ready>) {
+    /// is not there any more loses it. Returns who that is.
+    pub(crate) fn take_up(&self, name: &str, prepared: Vec<Ready>) -> Vec<String> {
         let wanted: BTreeSet<String> =
             prepared.iter().map(|ready| ready.program.subscription_id.clone()).collect();
         let gone: Vec<String> = self
@@ -45,12 +45,13 @@ impl Crew {
             .filter(|(id, member)| name_of(&member.projection_id) == name && !wanted.contains(*id))
             .map(|(id, _)| id.clone())
             .collect();
-        for id in gone {
-            self.dismiss(&id);
+        for id in &gone {
+            self.dismiss(id);
         }
         for ready in prepared {
             self.admit(ready);
         }
+        gone
     }
 
     fn admit(&self, mut ready: Ready) {

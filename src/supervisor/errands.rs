@@ -21,9 +21,9 @@ use super::crew::{Crew, name_of};
 use super::preparing::Preparing;
 use super::spread::{self, Host};
 use crate::engine::run::Summons;
+use crate::ledger::deeds;
 use crate::ledger::holders::{self, Load};
 use crate::ledger::versions::Verb;
-use crate::ledger::wishes;
 use crate::store::Link;
 
 /// What is free for longer is taken by whoever can run it, whatever its load.
@@ -76,17 +76,17 @@ impl Errands {
 
     /// Looks for new entries, and recalls the subscriptions that they concern.
     async fn follow_operators(&self, conn: &mut Link<'_>, preparing: &Preparing) -> sqlx::Result<()> {
-        for entry in wishes::since(conn, self.seen.load(Ordering::Relaxed)).await? {
+        for entry in deeds::since(conn, self.seen.load(Ordering::Relaxed)).await? {
             let concerned = self.crew.parts(&entry.projection);
             let name = name_of(&entry.projection);
             let is_ours = self.names.contains(name);
             let is_outdated = match entry.verb.as_str() {
-                wishes::SPLIT if !concerned.is_empty() => {
+                deeds::SPLIT if !concerned.is_empty() => {
                     let mut parts = holders::parts(conn, &entry.projection).await?;
                     parts.sort_unstable();
                     concerned != parts
                 }
-                wishes::BUILD => is_ours && concerned.is_empty(),
+                deeds::BUILD => is_ours && concerned.is_empty(),
                 verb if verb == Verb::Rebuild.as_str() => is_ours,
                 // A wish is entered first, and its end later.
                 verb if verb == Verb::Cancel.as_str() || verb == Verb::Retire.as_str() => {
@@ -97,7 +97,9 @@ impl Errands {
             if is_outdated {
                 preparing.outdated(name);
             }
-            for id in &concerned {
+            // What is gone has nothing to look for.
+            let is_gone = is_outdated && entry.verb != Verb::Rebuild.as_str();
+            for id in concerned.iter().filter(|_| !is_gone) {
                 tracing::info!(
                     subscription = id,
                     revision = entry.revision,

@@ -15,7 +15,7 @@ use crate::backoff::Backoff;
 use crate::engine::build::{BuildError, Prepared, Split, prepare};
 use crate::error::{chain, with_remedy};
 use crate::ledger::phases::Trouble;
-use crate::ledger::{lease, phases, wishes};
+use crate::ledger::{deeds, lease, phases};
 use crate::projection::Projection;
 use crate::store::{self, Link};
 
@@ -36,6 +36,8 @@ pub(super) struct Preparing {
     /// By the projection's name.
     unprepared: Mutex<BTreeMap<String, Unprepared>>,
     due: Mutex<BTreeMap<String, Due>>,
+    /// Whose published lines are to be forgotten: they may have been published once more after their end.
+    gone: Mutex<Vec<String>>,
 }
 
 /// A projection that is to be prepared anew.
@@ -48,7 +50,12 @@ struct Due {
 impl Preparing {
     /// Of nothing yet.
     pub(super) fn new(projections: &[Projection]) -> Self {
-        Self { projections: projections.to_vec(), unprepared: Mutex::default(), due: Mutex::default() }
+        Self {
+            projections: projections.to_vec(),
+            unprepared: Mutex::default(),
+            due: Mutex::default(),
+            gone: Mutex::default(),
+        }
     }
 
     /// Connects, registers this replica and prepares every projection; tries until it is done or cancelled.
@@ -73,7 +80,7 @@ impl Preparing {
     async fn all(&self, conn: &mut Link<'_>, daemon: &Daemon, crew: &Crew) -> store::Result<i64> {
         store::settle(conn).await?;
         // From before the first is prepared: what somebody does meanwhile is followed, and what this process does is known.
-        let last_entry = wishes::last(conn).await?;
+        let last_entry = deeds::last(conn).await?;
         beat(conn, daemon).await?;
         for projection in &self.projections {
             self.one(conn, daemon, crew, projection, Split::AsConfigured).await?;
@@ -138,13 +145,12 @@ impl Preparing {
             tracing::warn!(projection = name, remedy = notice.remedy, "{}", notice.message);
         }
         let line = prepared.unbuilt.map(|(projection_id, trouble)| Unprepared { projection_id, trouble });
-        if let Some(mended) = self.tell(name, line) {
-            phases::forget_unbuilt(conn, &mended).await?;
-        }
+        let mut gone: Vec<String> = self.tell(name, line).into_iter().collect();
         // What could not even be looked at goes on as it was.
         if !prepared.ready.is_empty() || !prepared.may_pass {
-            crew.take_up(name, prepared.ready);
+            gone.append(&mut crew.take_up(name, prepared.ready));
         }
+        self.gone().append(&mut gone);
         if prepared.may_pass {
             self.due().insert(name.clone(), Due { split, at: Instant::now() + AGAIN });
         } else {
@@ -169,6 +175,9 @@ impl Preparing {
 
     /// Publishes what runs here, and what cannot.
     async fn made_known(&self, conn: &mut Link<'_>, daemon: &Daemon, crew: &Crew) -> sqlx::Result<()> {
+        let gone = self.gone().clone();
+        phases::forget(conn, &gone).await?;
+        self.gone().clear();
         self.publish(conn).await?;
         let hosts = crew.names();
         daemon.set_hosts(&hosts);
@@ -188,6 +197,10 @@ impl Preparing {
 
     fn unprepared(&self) -> MutexGuard<'_, BTreeMap<String, Unprepared>> {
         self.unprepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gone(&self) -> MutexGuard<'_, Vec<String>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn due(&self) -> MutexGuard<'_, BTreeMap<String, Due>> {

@@ -10,8 +10,8 @@ use super::super::{Failure, connect_to_look};
 use super::table::{TREND, Trends, id};
 use super::{lost, picture};
 use crate::config::Loaded;
+use crate::ledger::deeds;
 use crate::ledger::status::{self, LagSource};
-use crate::ledger::wishes;
 use crate::store::Link;
 
 /// How often it looks.
@@ -131,7 +131,7 @@ async fn look(conn: &mut Link<'_>, trends: &mut Trends) -> Result<Vec<Line>, Fai
     }
     let lost = lost(conn, &status).await?;
     let mut lines = picture(&status, &lost, Some(trends));
-    for deed in wishes::entries(conn, None, DEEDS).await? {
+    for deed in deeds::entries(conn, None, DEEDS).await? {
         let why = deed.why.map(|why| format!(": {why}")).unwrap_or_default();
         let at = deed.at.format("%H:%M:%S UTC");
         let text = format!("{at}  {} {} by {}{why}", deed.verb, deed.projection, deed.who);

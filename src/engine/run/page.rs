@@ -10,6 +10,7 @@ use crate::engine::batch::{self, Batch, Bounds, Committed};
 use crate::engine::failure::Fault;
 use crate::engine::machine::{Input, Phase};
 use crate::engine::report;
+use crate::ledger::lease;
 use crate::ledger::parking::{self, Care};
 use crate::ledger::projections::{self, Built};
 use crate::store::{self, Link};
@@ -91,9 +92,18 @@ impl Subscription {
                 if !fault.is_no_error() {
                     self.metrics.batch(fault.outcome(), 0, started.elapsed());
                 }
+                // With its version went the function: nobody's mistake, and this one is about to be dismissed.
+                let may_be_gone = matches!(fault, Fault::Broken { .. });
+                if may_be_gone && !self.is_there(conn).await.unwrap_or(true) {
+                    return self.failed(&Fault::Fenced);
+                }
                 self.failed(&fault)
             }
         }
+    }
+
+    async fn is_there(&self, conn: &mut Link<'_>) -> Result<bool, Fault> {
+        within(self.deadline, lease::is_there(conn, &self.program.subscription_id)).await
     }
 
     /// Counts the backlog, unless it is known.

@@ -96,7 +96,7 @@ async fn three_builds_have_half_of_the_workers_and_live_work_goes_on() {
     let world = three_live(200).await;
     let mut gate = world.pool().acquire().await.expect("a connection");
     sqlx::query("select pg_advisory_lock(77)").execute(&mut *gate).await.expect("it is free");
-    write(&world, 2, "events_per_second = 20");
+    write(&world, 2, "events_per_second = 5");
     let daemon = world.daemon();
     world.eventually("two builds are in a batch", async || world.value(AT_GATE).await == "2").await;
     // Live versions have their turns meanwhile, and the third build none.

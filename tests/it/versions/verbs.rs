@@ -72,6 +72,8 @@ async fn a_build_that_is_cancelled_is_gone_and_not_begun_again() {
     assert_eq!(done.code, 0, "{done:?}");
     assert!(version(&world, 2).await.is_null());
     assert_eq!(world.value("select count(*) from pg_namespace where nspname = 'tally__v2'").await, "0");
+    daemon.says("runs here no more").await;
+    assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
     daemon.stop().await;
     let _daemon = world.daemon();
     world.caught_up("tally").await;
