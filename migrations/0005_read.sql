@@ -342,6 +342,69 @@ $$;
 comment on function es_extent_after(text[], xid8, bigint, bigint, xid8, bigint) is
     'How far a page of es_read_after goes: its number of events, the oldest, the cursor of the last one.';
 
+-- The same of a large page, for what walking an index costs: the events themselves are not looked at, but for a sample
+-- of one in a hundred. It says whether the bound of bytes may matter; where it may, or where too little is known, every
+-- event is counted after all. The oldest one is taken to be the first.
+create function es_reach_after(
+    categories text[], after_transaction_id xid8, after_position bigint, max_events bigint,
+    horizon xid8 default null, max_bytes bigint default null,
+    out events bigint, out oldest timestamptz, out transaction_id xid8, out global_position bigint)
+language plpgsql stable
+set search_path from current
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    category text := categories[1];
+    first    record;
+    bytes    numeric;
+begin
+    horizon := coalesce(es_reach_after.horizon, es_horizon());
+    if cardinality(categories) = 1 and es_reach_after.max_events >= 1000 then
+        select e.global_position, e.created_at into first from es_events e
+        where (e.stream_category, e.transaction_id, e.global_position)
+                > (category, es_reach_after.after_transaction_id, es_reach_after.after_position)
+          and (e.stream_category, e.transaction_id) < (category, es_reach_after.horizon)
+        order by e.stream_category, e.transaction_id, e.global_position limit 1;
+        if not found then
+            events := 0;
+            return;
+        end if;
+        -- Where the page is full, its last event is found on the way that counts it.
+        events := es_reach_after.max_events;
+        for attempt in 1..2 loop
+            select e.transaction_id, e.global_position into transaction_id, global_position from es_events e
+            where (e.stream_category, e.transaction_id, e.global_position)
+                    > (category, es_reach_after.after_transaction_id, es_reach_after.after_position)
+              and (e.stream_category, e.transaction_id) < (category, es_reach_after.horizon)
+            order by e.stream_category, e.transaction_id, e.global_position
+            offset es_reach_after.events - 1 limit 1;
+            exit when found;
+            select count(*) into events from es_events e
+            where (e.stream_category, e.transaction_id, e.global_position)
+                    > (category, es_reach_after.after_transaction_id, es_reach_after.after_position)
+              and (e.stream_category, e.transaction_id) < (category, es_reach_after.horizon);
+        end loop;
+        oldest := first.created_at;
+        select avg(pg_column_size(e.data) + pg_column_size(e.metadata)) * es_reach_after.events into bytes
+        from generate_series(first.global_position, es_reach_after.global_position,
+                             greatest(100 * (es_reach_after.global_position - first.global_position) / es_reach_after.events, 1)) as sample (position)
+        join es_events e on e.global_position = sample.position
+        where e.stream_category = category;
+        if es_reach_after.max_bytes is null or bytes * 2 < es_reach_after.max_bytes then
+            return;
+        end if;
+    end if;
+    select page.events, page.oldest, page.transaction_id, page.global_position
+    into events, oldest, transaction_id, global_position
+    from es_extent_after(es_reach_after.categories, es_reach_after.after_transaction_id, es_reach_after.after_position,
+                         es_reach_after.max_events, es_reach_after.horizon, es_reach_after.max_bytes) page;
+end
+$$;
+
+comment on function es_reach_after(text[], xid8, bigint, bigint, xid8, bigint) is
+    'es_extent_after for large pages: counts an index, and bytes by a sample while that is enough.';
+
 -- How many events of these categories (null: all) lie after the cursor and below the horizon.
 create function es_count_after(
     categories text[], after_transaction_id xid8, after_position bigint, horizon xid8 default null) returns bigint

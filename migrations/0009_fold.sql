@@ -26,9 +26,11 @@ declare
     home text;
     is_paused boolean;
     is_part boolean;
+    is_built boolean;
     has_quarantined boolean;
 begin
-    select s.paused, s.partitions > 1 or s.floors is not null into is_paused, is_part from es_subscriptions s
+    select s.paused, s.partitions > 1 or s.floors is not null, s.is_built into is_paused, is_part, is_built
+    from es_subscriptions s
     where s.subscription_id = es_enter.subscription_id and s.fence_token = es_enter.fence_token
     for key share;
     if not found then
@@ -40,6 +42,11 @@ begin
     end if;
     if es_current_incarnation() is distinct from es_enter.incarnation then
         raise exception 'the horizon was seen before the server restarted' using errcode = 'FD003';
+    end if;
+    -- Nobody reads what is being built. A crash takes back effect and checkpoint together, and the transaction that ends
+    -- the load waits for all before it.
+    if not is_built then
+        perform set_config('synchronous_commit', 'off', true);
     end if;
     select n.nspname, exists (select from es_quarantined_streams q where q.subscription_id = es_enter.subscription_id)
     into home, has_quarantined
@@ -151,10 +158,36 @@ begin
             end
             $$
         $create$, home.name, home.announced);
-        execute format('create view %1$I.batch as select * from %1$I.es_page()', home.name);
     end loop;
 end
 $do$;
+
+create view foldd.batch as select * from foldd.es_page();
+
+-- A large page of one category is read from the index as it is: passed on by functions, each of its events would be
+-- stored twice on its way. Where it ends is known by then, and the limit ends the scan there. The function's branch is
+-- for several categories; where it is not taken, it still announces its rows, which the planner could not see behind the
+-- settings.
+create view foldd_bulk.batch as
+    (select * from es_events e
+     where current_setting('foldd.category') <> ''
+       and (e.stream_category, e.transaction_id, e.global_position)
+             > (current_setting('foldd.category'), current_setting('foldd.after_transaction_id')::xid8,
+                current_setting('foldd.after_position')::bigint)
+       and (e.stream_category, e.transaction_id)
+             < (current_setting('foldd.category'), current_setting('foldd.horizon')::xid8)
+     order by e.stream_category, e.transaction_id, e.global_position
+     limit current_setting('foldd.page_events')::bigint)
+    union all
+    select * from foldd_bulk.es_page() where current_setting('foldd.category') = '';
+
+-- What a statement over a large page may use: sorting and hashing it in memory, as much as the page has bytes.
+create function foldd.es_make_room(max_bytes bigint) returns void
+language sql volatile
+set search_path from current
+begin atomic
+    select set_config('work_mem', greatest(es_make_room.max_bytes, pg_size_bytes(current_setting('work_mem'))) / 1024 || 'kB', true);
+end;
 
 -- What a compiled projection returns: how far it came, or which event failed and how.
 create type foldd.es_outcome as (

@@ -14,9 +14,11 @@ comment on schema foldd_parking is 'The relation `batch` as it is while events a
 -- the oldest first. A page with a letter ends there: the events before it are known to be
 -- good, and of those behind it nothing is known yet. Leaves the bounds to es_page, and returns how far the
 -- page goes: in a retry nowhere. `care.guard` asks for the look at the streams' order. `single` is the event of a page of one.
+-- `own` is null, unless counts_own, where the subscription is split and nothing is to be parked: whoever meets the events
+-- one by one counts them then, which saves a walk through the page.
 create function foldd.es_set_aside(
     subscription_id text, categories text[], after_transaction_id xid8, after_position bigint, max_events bigint,
-    horizon xid8, max_bytes bigint, care jsonb,
+    horizon xid8, max_bytes bigint, care jsonb, counts_own boolean default true,
     out scanned bigint, out oldest timestamptz, out transaction_id xid8, out global_position bigint, out parked bigint,
     out single bigint, out own bigint)
 language plpgsql volatile
@@ -29,6 +31,7 @@ declare
     retried text := care ->> 'retry';
     streams bigint;
     split record;
+    is_plain boolean;
 begin
     parked := 0;
     own := 0;
@@ -70,8 +73,8 @@ begin
     select page.events, page.oldest, page.transaction_id, page.global_position,
            case when page.events = 1 then page.global_position end
     into scanned, oldest, transaction_id, global_position, single
-    from es_extent_after(es_set_aside.categories, es_set_aside.after_transaction_id, es_set_aside.after_position,
-                         es_set_aside.max_events, es_set_aside.horizon, es_set_aside.max_bytes) page;
+    from es_reach_after(es_set_aside.categories, es_set_aside.after_transaction_id, es_set_aside.after_position,
+                        es_set_aside.max_events, es_set_aside.horizon, es_set_aside.max_bytes) page;
     perform set_config('foldd.page_events', scanned::text, true);
     if scanned = 0 then
         return;
@@ -82,13 +85,20 @@ begin
         from es_events e where e.global_position = position_of_letter
         on conflict do nothing;
     end if;
-    perform set_config('foldd.to_transaction_id', transaction_id::text, true),
-            set_config('foldd.to_position', global_position::text, true),
-            set_config('foldd.letter', coalesce(position_of_letter::text, ''), true);
+    perform set_config('foldd.letter', coalesce(position_of_letter::text, ''), true);
+    is_plain := letter is null
+        and not exists (select from es_quarantined_streams q where q.subscription_id = es_set_aside.subscription_id);
     own := scanned;
     if split.partitions > 1 or split.floors is not null then
-        select count(*), case when count(*) = 1 then min(e.global_position) end into own, single
-        from foldd.es_own_of_page() e;
+        own := null;
+        single := null;
+        if es_set_aside.counts_own or not is_plain then
+            select count(*), case when count(*) = 1 then min(e.global_position) end into own, single
+            from foldd.es_own_of_page() e;
+        end if;
+    end if;
+    if is_plain then
+        return;
     end if;
     insert into es_dead_letters (subscription_id, stream_id, stream_version, global_position, event_type, reason, error)
     select es_set_aside.subscription_id, e.stream_id, e.stream_version, e.global_position, e.event_type,
@@ -115,7 +125,7 @@ begin
 end
 $$;
 
-comment on function foldd.es_set_aside(text, text[], xid8, bigint, bigint, xid8, bigint, jsonb) is
+comment on function foldd.es_set_aside(text, text[], xid8, bigint, bigint, xid8, bigint, jsonb, boolean) is
     'Parks the events of a page that must not be applied; returns how far the page goes.';
 
 -- The parked events of a stream that somebody wants retried, in stream order.
@@ -130,8 +140,9 @@ begin atomic
 end;
 
 -- Parts of the page that es_set_aside prepared: what is the subscription's own where its projection is split, and of
--- that what is parked, and what is left. The page's end is known by then, so it is one range of an index; only several
--- categories have to be merged again.
+-- that what is parked, and what is left. The page's length is known by then, so it is one walk along an index, which
+-- ends with the page: an upper bound of three columns would let it go on to the end of the log. Only several categories
+-- have to be merged again.
 do $do$
 declare
     half record;
@@ -163,31 +174,31 @@ begin
                 floors jsonb := nullif(current_setting('foldd.floors'), '')::jsonb;
                 from_xid xid8 := current_setting('foldd.after_transaction_id')::xid8;
                 from_position bigint := current_setting('foldd.after_position');
-                to_xid xid8 := nullif(current_setting('foldd.to_transaction_id', true), '')::xid8;
-                to_position bigint := nullif(current_setting('foldd.to_position', true), '');
+                horizon xid8 := current_setting('foldd.horizon');
+                page_events bigint := current_setting('foldd.page_events');
             begin
                 if %2$L and current_setting('foldd.retry') <> '' then
                     return query select * from foldd.es_wanted(
-                        subscription, current_setting('foldd.retry'), current_setting('foldd.page_events')::bigint);
+                        subscription, current_setting('foldd.retry'), page_events);
                 elsif cardinality(categories) = 1 then
                     return query
-                    select e.* from es_events e
-                    where (e.stream_category, e.transaction_id, e.global_position) > (categories[1], from_xid, from_position)
-                      and (e.stream_category, e.transaction_id, e.global_position) <= (categories[1], to_xid, to_position)
-                      and %3$s
-                    order by e.stream_category, e.transaction_id, e.global_position;
+                    select e.* from (
+                        select * from es_events p
+                        where (p.stream_category, p.transaction_id, p.global_position) > (categories[1], from_xid, from_position)
+                          and (p.stream_category, p.transaction_id) < (categories[1], horizon)
+                        order by p.stream_category, p.transaction_id, p.global_position limit page_events) e
+                    where %3$s;
                 elsif categories is null then
                     return query
-                    select e.* from es_events e
-                    where (e.transaction_id, e.global_position) > (from_xid, from_position)
-                      and (e.transaction_id, e.global_position) <= (to_xid, to_position)
-                      and %3$s
-                    order by e.transaction_id, e.global_position;
+                    select e.* from (
+                        select * from es_events p
+                        where (p.transaction_id, p.global_position) > (from_xid, from_position)
+                          and p.transaction_id < horizon
+                        order by p.transaction_id, p.global_position limit page_events) e
+                    where %3$s;
                 else
                     return query
-                    select e.* from es_read_category_after(
-                        categories, from_xid, from_position, current_setting('foldd.page_events')::bigint,
-                        current_setting('foldd.horizon')::xid8) e
+                    select e.* from es_read_category_after(categories, from_xid, from_position, page_events, horizon) e
                     where %3$s
                     order by e.transaction_id, e.global_position;
                 end if;

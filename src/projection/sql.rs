@@ -115,8 +115,9 @@ pub(crate) fn compile(definition: &Definition, target: &Target<'_>, variant: Var
         }
         Body::PerBatch(entries) => {
             source.per_batch(entries);
-            // Tables and pages change their size by orders of magnitude: plan each batch anew.
-            "set plan_cache_mode = force_custom_plan"
+            // Tables and pages change their size by orders of magnitude: plan each batch anew. No batch lasts long enough
+            // to be worth compiling each time.
+            "set plan_cache_mode = force_custom_plan set jit = off"
         }
         Body::Rust => return None,
     };

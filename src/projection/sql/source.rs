@@ -57,6 +57,7 @@ declare
     _foldd_skipped     bigint := 0;
     _foldd_parked      bigint := 0;
     _foldd_own         bigint;
+    _foldd_seen        bigint := 0;
     _foldd_single        bigint;
     _foldd_oldest      timestamptz;
     _foldd_at_event    boolean := false;
@@ -125,7 +126,7 @@ begin
                 );
             }
             Variant::Parking => {
-                self.set_aside();
+                self.set_aside(false);
                 self.push("        for event in select * from foldd_parking.es_page()");
             }
             Variant::Scratch => {
@@ -149,7 +150,9 @@ begin
             "            else _foldd_skipped := _foldd_skipped + 1;
             end case;",
         );
-        if self.variant != Variant::Parking {
+        if self.variant == Variant::Parking {
+            self.push("            _foldd_seen := _foldd_seen + 1;");
+        } else {
             self.push(
                 "            if _foldd_scanned = 0 then
                 _foldd_oldest := event.created_at;
@@ -163,9 +166,17 @@ begin
             "        end loop;
         _foldd_at_event := false;",
         );
-        if self.variant != Variant::Parking {
-            self.push("        _foldd_single := case when _foldd_scanned = 1 then _foldd_position end;");
-        }
+        self.push(match self.variant {
+            Variant::Parking => {
+                "        if _foldd_own is null then
+            _foldd_own := _foldd_seen;
+            _foldd_single := case when _foldd_seen = 1 then event.global_position end;
+        end if;"
+            }
+            Variant::Plain | Variant::Scratch => {
+                "        _foldd_single := case when _foldd_scanned = 1 then _foldd_position end;"
+            }
+        });
         self.end_of_page();
     }
 
@@ -174,7 +185,7 @@ begin
             Variant::Plain => self.extent(),
             Variant::Parking => {
                 self.push("    begin");
-                self.set_aside();
+                self.set_aside(true);
                 self.push("    if _foldd_own > _foldd_parked then");
             }
             Variant::Scratch => self.push(
@@ -207,17 +218,25 @@ begin
             Categories::All => "''".to_owned(),
             Categories::Listed(_) => format!("({categories})::text"),
         };
+        let category = match self.categories {
+            Categories::Listed(names) if names.len() == 1 => quote_literal(&names[0]),
+            Categories::Listed(_) | Categories::All => "''".to_owned(),
+        };
         let _ = write!(
             self.text,
-            "    perform set_config('foldd.categories', {given}, true),
+            "    if _foldd_bulk then
+        perform foldd.es_make_room(_foldd_max_bytes);
+    end if;
+    perform set_config('foldd.categories', {given}, true),
+            set_config('foldd.category', {category}, true),
             set_config('foldd.after_transaction_id', _foldd_from_xid::text, true),
             set_config('foldd.after_position', _foldd_from_position::text, true),
             set_config('foldd.horizon', _foldd_horizon::text, true);
     select page.events, page.oldest, page.transaction_id, page.global_position,
            case when page.events = 1 then page.global_position end
     into _foldd_scanned, _foldd_oldest, _foldd_xid, _foldd_position, _foldd_single
-    from {store}.es_extent_after({categories}, _foldd_from_xid, _foldd_from_position,
-                                 _foldd_max_events, _foldd_horizon, _foldd_max_bytes) page;
+    from {store}.es_reach_after({categories}, _foldd_from_xid, _foldd_from_position,
+                                _foldd_max_events, _foldd_horizon, _foldd_max_bytes) page;
     if _foldd_scanned > 0 then
     begin
         perform set_config('foldd.page_events', _foldd_scanned::text, true);
@@ -227,15 +246,16 @@ begin
         );
     }
 
-    /// Parks what is to be parked of the page, before anything else of it is applied.
-    fn set_aside(&mut self) {
+    /// Parks what is to be parked of the page, before anything else of it is applied. Whoever meets the events one by one
+    /// counts its own as they come.
+    fn set_aside(&mut self, counts_own: bool) {
         let _ = writeln!(
             self.text,
             "        select page.scanned, page.oldest, page.transaction_id, page.global_position, page.parked, page.single, page.own
         into _foldd_scanned, _foldd_oldest, _foldd_xid, _foldd_position, _foldd_parked, _foldd_single, _foldd_own
         from foldd.es_set_aside(
             _foldd_subscription, {}, _foldd_from_xid, _foldd_from_position,
-            _foldd_max_events, _foldd_horizon, _foldd_max_bytes, _foldd_care) page;
+            _foldd_max_events, _foldd_horizon, _foldd_max_bytes, _foldd_care, {counts_own}) page;
         _foldd_begun := true;",
             array_literal(self.categories),
         );

@@ -64,6 +64,35 @@ fn calls(cursor: &str) -> Vec<Wanted> {
     all
 }
 
+/// What handlers see as their page: a large one, and one of a split projection. Both end where the page ends, and not
+/// where the log does.
+fn pages() -> [Wanted; 3] {
+    ["foldd_bulk.batch", "foldd_parking.es_page()", "foldd.es_own_of_page()"].map(|relation| Wanted {
+        call: relation.to_owned(),
+        index: BY_CATEGORY,
+        read: LIMIT,
+        sorted: 0,
+    })
+}
+
+/// The bounds of such a page, as a batch leaves them in the settings of its transaction.
+async fn prepare_page(conn: &mut PgConnection, cursor: &str) {
+    run(
+        conn,
+        &format!(
+            "select set_config(name, value, false)
+             from (values ({cursor})) as bound (stamp, position)
+             cross join lateral (values
+                 ('categories', '{{a}}'), ('category', 'a'), ('after_transaction_id', bound.stamp),
+                 ('after_position', bound.position::text), ('page_events', '{LIMIT}'), ('horizon', es_horizon()::text),
+                 ('subscription', ''), ('retry', ''), ('letter', ''), ('partition', '0'), ('partitions', '1'),
+                 ('floors', '')) as given (key, value)
+             cross join lateral (values ('foldd.' || key)) as named (name)"
+        ),
+    )
+    .await;
+}
+
 /// Half a million events in 100 transactions, as imports and busy writers make them. Rare ones are one in a thousand.
 async fn fill(world: &World) {
     world
@@ -190,6 +219,12 @@ async fn every_page_is_a_walk_along_one_index() {
         for place in [1, EVENTS / 2, EVENTS - 2 * LIMIT] {
             let cursor = ask(conn, &format!("select quote_literal(transaction_id::text) || ', ' || global_position from es_events where global_position = {place}")).await;
             for wanted in calls(&cursor) {
+                for plan in explained.plans(conn, &wanted.call).await {
+                    check(&wanted, &plan, when);
+                }
+            }
+            prepare_page(conn, &cursor).await;
+            for wanted in pages() {
                 for plan in explained.plans(conn, &wanted.call).await {
                     check(&wanted, &plan, when);
                 }
