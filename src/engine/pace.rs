@@ -11,6 +11,9 @@ const WORTHWHILE: f64 = 1.05;
 /// A size that was never tried is tried while the one below it is not much slower than the fastest: where a
 /// page costs by the rows that it touches and not by its events, rates stand still for a while, then rise.
 const PLATEAU: f64 = 1.25;
+/// So many doublings at once while larger pages are still better: each page on the way up writes most rows of the read model
+/// again. Where cost rises with the square, the page that finds out takes 64 times as long as the one before it.
+const LEAP: usize = 3;
 /// One batch in so many tries a neighbouring size.
 const TRY_EVERY: u32 = 8;
 
@@ -51,7 +54,7 @@ impl Pace {
         let fits = if rate > 0.0 { rate * target.as_secs_f64() } else { size(FIRST) as f64 };
         let next = size(self.next);
         // What does not fit is cut to what does, but only where larger is better.
-        let page = if next as f64 <= fits || self.next <= self.at + 1 { next } else { size(self.at) };
+        let page = if next as f64 <= fits || self.next <= self.at + LEAP { next } else { size(self.at) };
         let page = page.min(fits.min(self.most as f64) as i64).clamp(1, self.most);
         self.hunted.map_or(page, |hunted| page.min(hunted))
     }
@@ -91,7 +94,7 @@ impl Pace {
         let larger = (self.at + 1).min(self.rates.len() - 1);
         let tried = self.rates.iter().rposition(|rate| *rate > 0.0).unwrap_or(self.at);
         self.next = if tried + 1 < self.rates.len() && self.rates[tried] * PLATEAU >= fastest {
-            tried + 1
+            (tried + LEAP).min(self.rates.len() - 1)
         } else if !self.batches.is_multiple_of(TRY_EVERY) {
             self.at
         } else if (self.batches / TRY_EVERY).is_multiple_of(2) {
