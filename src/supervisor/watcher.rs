@@ -25,7 +25,7 @@ use crate::store::{self, Growth, Horizon, Link, Observation};
 /// The shortest pause between two looks, while events come in.
 const EAGER: Duration = Duration::from_millis(5);
 /// The longest pause while committed events are waiting behind the horizon.
-const ALERT: Duration = Duration::from_millis(20);
+const ALERT: Duration = Duration::from_millis(10);
 /// A look that takes longer has failed.
 const LOOK_DEADLINE: Duration = Duration::from_secs(10);
 /// How often it is asked whether the horizon can be proven.
