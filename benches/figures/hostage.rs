@@ -60,7 +60,7 @@ async fn beside_bystanders(database: &Database, time: Duration) -> anyhow::Resul
         open.close().await?;
         anyhow::Ok(())
     };
-    let (latencies, bystanders) = tokio::join!(latencies(database, 1, time), bystanders);
+    let (latencies, bystanders) = tokio::join!(latencies(database, 1, time, &[]), bystanders);
     bystanders?;
     latencies
 }

@@ -121,12 +121,35 @@ impl Database {
 
     /// Runs a daemon until a subscription is live, and ends it.
     pub(crate) async fn catch_up(&self, daemon: Daemon, subscription: &str) -> anyhow::Result<CaughtUp> {
-        watch::forget(subscription);
+        self.run_until(daemon, &[subscription.to_owned()], watch::caught_up(subscription)).await
+    }
+
+    /// The same with several subscriptions; how long the slowest took.
+    pub(crate) async fn catch_up_all(
+        &self,
+        daemon: Daemon,
+        subscriptions: &[String],
+    ) -> anyhow::Result<Duration> {
+        let all = async {
+            let each = subscriptions.iter().map(|subscription| watch::caught_up(subscription));
+            futures_util::future::join_all(each).await
+        };
+        let caught_up = self.run_until(daemon, subscriptions, all).await?;
+        Ok(caught_up.iter().map(|one| one.took).max().unwrap_or_default())
+    }
+
+    async fn run_until<T>(
+        &self,
+        daemon: Daemon,
+        subscriptions: &[String],
+        seen: impl Future<Output = T>,
+    ) -> anyhow::Result<T> {
+        subscriptions.iter().for_each(|subscription| watch::forget(subscription));
         let cancel = CancellationToken::new();
         let guard = cancel.clone().drop_guard();
         let mut running = tokio::spawn(daemon.run(self.pool.clone(), cancel.clone()));
         let caught_up = tokio::select! {
-            caught_up = tokio::time::timeout(PATIENCE, watch::caught_up(subscription)) => {
+            caught_up = tokio::time::timeout(PATIENCE, seen) => {
                 caught_up.context("it takes too long")?
             }
             ended = &mut running => {

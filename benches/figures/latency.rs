@@ -49,7 +49,7 @@ pub(crate) async fn measure(extent: Extent) -> anyhow::Result<Vec<Figure>> {
         for run in 1..=extent.runs {
             tracing::info!("latency: run {run} of {}, projections: {projections}", extent.runs);
             let database = lab.database(&format!("latency_{projections}_{run}")).await?;
-            let latencies = latencies(&database, projections, extent.time(TIME)).await?;
+            let latencies = latencies(&database, projections, extent.time(TIME), &[]).await?;
             middle.push(quantile(&latencies, 0.5));
             tail.push(quantile(&latencies, 0.99));
             database.pool.close().await;
@@ -74,13 +74,17 @@ fn projection() -> String {
         .to_owned()
 }
 
-/// Milliseconds of each event in each observed projection.
+/// Milliseconds of each event in each observed projection, while the same daemon builds others: name and text.
 pub(crate) async fn latencies(
     database: &Database,
     projections: usize,
     time: Duration,
+    builds: &[(String, String)],
 ) -> anyhow::Result<Vec<f64>> {
     let mut daemon = Daemon::new(Registry::new());
+    for (name, text) in builds {
+        daemon = daemon.with_sql(name, text);
+    }
     for number in 0..projections {
         watch::forget(&format!("{}@1", name(number)));
         daemon = daemon.with_sql(&name(number), &projection());

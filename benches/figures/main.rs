@@ -25,6 +25,7 @@ mod page_cost;
 mod pages;
 mod process;
 mod quarantine;
+mod rebuild;
 mod replicas;
 mod report;
 mod watch;
@@ -82,6 +83,8 @@ enum Topic {
     PageCost,
     /// Beside streams that are quarantined
     Quarantine,
+    /// A read model built from the whole log, and what that costs those that are live
+    Rebuild,
 }
 
 impl Topic {
@@ -153,6 +156,7 @@ async fn measure(args: &Args, smoke: bool) -> anyhow::Result<Report> {
             Topic::Replicas => replicas::measure(extent).await?,
             Topic::PageCost => page_cost::measure(extent).await?,
             Topic::Quarantine => quarantine::measure(extent).await?,
+            Topic::Rebuild => rebuild::measure(extent).await?,
         };
         report.add(*topic, figures);
     }

@@ -16,7 +16,7 @@ const PAGE: i64 = 1_000;
 
 /// How a baseline applies the events of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Apply {
+pub(crate) enum Apply {
     /// One statement an event.
     EventByEvent,
     /// Added up by account, then one statement with arrays.
@@ -29,7 +29,7 @@ type Row = (i64, i64, String, Json<AccountEvent>);
 /// Folds the category from its start in pages of a thousand, each read, applied and checkpointed in one
 /// transaction, until it is done or the time is over; events a second. It reads its pages in the best known
 /// way, as foldd does.
-pub(super) async fn in_client(
+pub(crate) async fn in_client(
     database: &Database,
     category: &str,
     apply: Apply,
@@ -120,8 +120,14 @@ async fn arrays(tx: &mut PgConnection, page: &[Row]) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The limit: the whole read model by one statement, without order, pages or checkpoint; events a second.
-pub(super) async fn at_once(database: &Database, category: &str, events: i64) -> anyhow::Result<f64> {
+/// The limit: the whole read model by one statement, without order, pages or checkpoint, with so much memory; events a
+/// second.
+pub(crate) async fn at_once(
+    database: &Database,
+    category: &str,
+    events: i64,
+    work_mem: &str,
+) -> anyhow::Result<f64> {
     database
         .execute(
             "drop schema if exists rival cascade; create schema rival;
@@ -132,7 +138,10 @@ pub(super) async fn at_once(database: &Database, category: &str, events: i64) ->
         "insert into rival.balance select {CHANGES} from es_events
          where stream_category = $1 group by stream_id"
     );
+    let mut tx = database.pool.begin().await?;
+    sqlx::query("select set_config('work_mem', $1, true)").bind(work_mem).execute(&mut *tx).await?;
     let started = Instant::now();
-    sqlx::query(AssertSqlSafe(sql)).bind(category).execute(&database.pool).await?;
+    sqlx::query(AssertSqlSafe(sql)).bind(category).execute(&mut *tx).await?;
+    tx.commit().await?;
     Ok(rate(events, started.elapsed()))
 }

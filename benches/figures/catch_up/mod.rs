@@ -5,7 +5,7 @@
 //! checkpoints and the count of the backlog included. The result is compared with the sum of the log each
 //! time.
 
-mod baselines;
+pub(crate) mod baselines;
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ pub(crate) async fn measure(extent: Extent) -> anyhow::Result<Vec<Figure>> {
         samples.arrays.push(in_client(&database, "account", Apply::Arrays, time).await?);
         let name = format!("rust_{run}");
         samples.rust.push(ours.fold(in_rust(&name, "account"), &name).await?);
-        samples.at_once.push(at_once(&database, "account", events).await?);
+        samples.at_once.push(at_once(&database, "account", events, "4MB").await?);
         let name = format!("batch_{run}");
         let (whole, largest_page) = ours.fold_in_pages(in_sql(&name, &on_batch("account")), &name).await?;
         samples.batch.push(whole);
