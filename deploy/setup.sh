@@ -142,7 +142,7 @@ install_server() {
     fail "PostgreSQL is not to be had here: install your distribution's postgresql package, or set PG_BIN_DIR to a folder with initdb and postgres"
 }
 
-have cargo || fail "no cargo: install Rust 1.88 or newer (with rustup, say) and run this again"
+have cargo || fail "no cargo: install Rust 1.94 or newer (with rustup, say) and run this again"
 
 if ! have cc; then
     may_be_root || fail "no C compiler (cc): install gcc or clang and run this again"
