@@ -162,6 +162,18 @@ fn whatever_selects_the_pods_finds_them_and_their_port() {
     }
 }
 
+/// The ConfigMaps and Secrets that a volume cannot do without.
+fn sources(volume: &Value) -> Vec<&Value> {
+    if let Some(source) = volume.pointer("/configMap/name") {
+        return vec![source];
+    }
+    let secrets = list(&volume["projected"]["sources"]).iter().map(|source| &source["secret"]);
+    let secrets: Vec<&Value> =
+        secrets.filter(|secret| secret["optional"] != true).map(|one| &one["name"]).collect();
+    assert!(!secrets.is_empty(), "what is in {volume}?");
+    secrets
+}
+
 #[test]
 fn what_is_mounted_is_there_whole_and_only_the_init_container_may_migrate() {
     for name in OVERLAYS {
@@ -174,9 +186,7 @@ fn what_is_mounted_is_there_whole_and_only_the_init_container_may_migrate() {
         let deployments = of_kind(&documents, "Deployment");
         let foldd = deployments.iter().find(|one| one["metadata"]["name"] == "foldd").expect("it is there");
         let pod = &foldd["spec"]["template"]["spec"];
-        for volume in list(&pod["volumes"]) {
-            let source = volume.pointer("/configMap/name").or(volume.pointer("/secret/secretName"));
-            let source = source.unwrap_or_else(|| panic!("{volume}"));
+        for source in list(&pod["volumes"]).iter().flat_map(sources) {
             // Whatever keeps the secrets of production makes this one.
             let elsewhere = name == "production" && source == "foldd-database";
             assert!(elsewhere || made.contains(&source), "{name}: nobody makes {source}");
