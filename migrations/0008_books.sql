@@ -95,10 +95,12 @@ create table es_projections (
     wish            text,
     wish_revision   bigint,
     waiting_for     text,
+    late_indexes    text[]      not null default '{}',
     constraint es_projections_pkey primary key (projection_name, version, generation),
     constraint es_projections_role_check check (role in ('live', 'building', 'previous', 'retired')),
     constraint es_projections_cutover_check check (cutover in ('automatic', 'manual')),
     constraint es_projections_wish_check check (wish in ('rebuild', 'cutover', 'rollback', 'cancel', 'retire')),
+    constraint es_projections_late_indexes_check check (built_xid is null or late_indexes = '{}'),
     constraint es_projections_kind_check check (kind in ('sql', 'rust'))
 );
 
@@ -108,6 +110,8 @@ comment on column es_projections.keep_until is 'When a previous version is retir
 comment on column es_projections.withdrawn is 'An operator took it back by cancel or rollback; it is not built again unasked.';
 comment on column es_projections.wish is 'What an operator wants done with it; 0013_versions.sql says how.';
 comment on column es_projections.waiting_for is 'What its cut-over, or its retirement, waits for.';
+comment on column es_projections.late_indexes is
+    'Indexes of its tables that are created after the load, as `create index` statements; it is not built while there are any.';
 
 create unique index es_projections_projection_id_key on es_projections (projection_id);
 create unique index es_projections_live_key on es_projections (projection_name) where role = 'live';

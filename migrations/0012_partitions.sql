@@ -141,6 +141,13 @@ begin
     where s.subscription_id = es_go_live.subscription_id returning s.projection_id into whole;
     -- Of two that arrive at once the second one waits here, and sees the first.
     perform 1 from es_projections p where p.projection_id = whole for update;
+    -- Of two that arrived at once neither took itself for the last one, who creates them.
+    if exists (select from es_projections p
+               where p.projection_id = whole and p.role = 'building' and p.late_indexes <> '{}'
+                 and (select bool_and(s.is_built) from es_subscriptions s where s.projection_id = whole)) then
+        update es_subscriptions s set is_built = false where s.subscription_id = es_go_live.subscription_id;
+        return 'unindexed';
+    end if;
     update es_projections p
     set built_at = now(), built_xid = pg_current_xact_id(), waiting_for = null,
         role = case when exists (select from es_projections o where o.projection_name = p.projection_name
@@ -155,7 +162,7 @@ end
 $$;
 
 comment on function es_go_live(text) is
-    'Notes that a subscription is built; with the last partition its version is `live`, or `built` beside a live one.';
+    'Notes that a subscription is built; with the last partition its version is `live`, `built` beside a live one, or `unindexed`.';
 
 -- Splits a projection anew. Does nothing when it is split so already.
 create function es_repartition(projection_id text, wanted integer) returns boolean

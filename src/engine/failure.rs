@@ -41,6 +41,8 @@ pub(crate) enum Fault {
     OutOfOrder(String),
     /// The compiled function, its tables or foldd's own schema are not as they should be.
     Broken { sqlstate: String, message: String },
+    /// An index that waited for the load does not fit the rows that are there.
+    Unindexed { sqlstate: String, message: String },
 }
 
 /// A handler's statement that failed.
@@ -83,6 +85,17 @@ impl Fault {
         }
     }
 
+    /// What an error of creating an index after the load says.
+    pub(crate) fn of_index(error: &sqlx::Error, definition: &str) -> Self {
+        match Self::of(error, 1) {
+            Self::TimedOut { .. } => Self::slow(error),
+            Self::Broken { sqlstate, message } => {
+                Self::Unindexed { sqlstate, message: format!("{message}, by `{definition}`") }
+            }
+            fault => fault,
+        }
+    }
+
     /// A statement of foldd's own that ran out of time, outside of any batch: the server is busy.
     pub(crate) fn slow(error: &sqlx::Error) -> Self {
         let database = error.as_database_error();
@@ -108,7 +121,8 @@ impl Fault {
             | Self::Crashed(_)
             | Self::Meddling
             | Self::OutOfOrder(_)
-            | Self::Broken { .. } => 1,
+            | Self::Broken { .. }
+            | Self::Unindexed { .. } => 1,
         }
     }
 
@@ -128,7 +142,8 @@ impl Fault {
             | Self::TooManyParked(_)
             | Self::Meddling
             | Self::OutOfOrder(_)
-            | Self::Broken { .. } => None,
+            | Self::Broken { .. }
+            | Self::Unindexed { .. } => None,
         }
     }
 
@@ -148,7 +163,7 @@ impl Fault {
                 ErrorKind::Handler
             }
             Self::OutOfOrder(_) => ErrorKind::Order,
-            Self::Broken { .. } => ErrorKind::Definition,
+            Self::Broken { .. } | Self::Unindexed { .. } => ErrorKind::Definition,
         }
     }
 
@@ -167,7 +182,8 @@ impl Fault {
             | Self::Handler(_)
             | Self::Meddling
             | Self::OutOfOrder(_)
-            | Self::Broken { .. } => BatchOutcome::Failed,
+            | Self::Broken { .. }
+            | Self::Unindexed { .. } => BatchOutcome::Failed,
         }
     }
 }

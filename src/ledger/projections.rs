@@ -9,6 +9,9 @@ use uuid::Uuid;
 
 use crate::store::Link;
 
+/// What the creation of an index may sort in, unless the server's `maintenance_work_mem` is larger: 256 MB.
+const INDEX_MEMORY_KB: i64 = 256 * 1024;
+
 /// A projection as the database knows it.
 #[derive(Debug)]
 pub(crate) struct Known {
@@ -43,6 +46,8 @@ pub(crate) struct New<'a> {
     pub(crate) schema_name: &'a str,
     pub(crate) schema_oid: u32,
     pub(crate) definition: &'a RawValue,
+    /// The definitions of indexes that are created after the load.
+    pub(crate) late_indexes: &'a [String],
     /// `None` for all categories.
     pub(crate) categories: Option<&'a [String]>,
 }
@@ -106,8 +111,8 @@ pub(crate) async fn schema_exists(conn: &mut Link<'_>, schema: &str) -> sqlx::Re
 /// Enters a projection that is to be built, with its subscription at the start of the log. Returns its id.
 pub(crate) async fn enter(conn: &mut Link<'_>, new: &New<'_>) -> sqlx::Result<String> {
     let projection_id: String = sqlx::query_scalar(
-        "insert into es_projections (projection_name, version, generation, role, kind, schema_name, schema_oid, definition)
-         values ($1, $2, $7, 'building', $3, $4, $5::bigint::oid, $6) returning projection_id",
+        "insert into es_projections (projection_name, version, generation, role, kind, schema_name, schema_oid, definition, late_indexes)
+         values ($1, $2, $7, 'building', $3, $4, $5::bigint::oid, $6, $8) returning projection_id",
     )
     .bind(new.name)
     .bind(new.version)
@@ -116,6 +121,7 @@ pub(crate) async fn enter(conn: &mut Link<'_>, new: &New<'_>) -> sqlx::Result<St
     .bind(i64::from(new.schema_oid))
     .bind(Json(new.definition))
     .bind(new.generation)
+    .bind(new.late_indexes)
     .fetch_one(&mut *conn)
     .await?;
     sqlx::query("insert into es_subscriptions (subscription_id, categories) values ($1, $2)")
@@ -245,6 +251,8 @@ pub(crate) enum Built {
     Live,
     /// It waits to take the place of the live one.
     Beside,
+    /// It is the last part, and there are indexes to be created first.
+    NotIndexed,
     /// Other partitions are on their way, or it was built before.
     NotYet,
 }
@@ -256,6 +264,7 @@ pub(crate) async fn go_live(conn: &mut Link<'_>, subscription_id: &str) -> sqlx:
     Ok(match became.as_deref() {
         Some("live") => Built::Live,
         Some("built") => Built::Beside,
+        Some("unindexed") => Built::NotIndexed,
         _ => Built::NotYet,
     })
 }
@@ -277,6 +286,70 @@ pub(crate) async fn tables_to_tidy(conn: &mut Link<'_>, subscription_id: &str) -
     .bind(subscription_id)
     .fetch_all(conn)
     .await
+}
+
+/// The next index that waited for the load of a version of which this is the last subscription that is not built yet;
+/// `None` while others are on their way.
+pub(crate) async fn next_late_index(
+    conn: &mut Link<'_>,
+    subscription_id: &str,
+) -> sqlx::Result<Option<String>> {
+    let next: Option<Option<String>> = sqlx::query_scalar(
+        "select p.late_indexes[1]
+         from es_subscriptions s
+         join es_projections p on p.projection_id = s.projection_id and p.role = 'building'
+         where s.subscription_id = $1
+           and not exists (select from es_subscriptions o where o.projection_id = s.projection_id
+                             and o.subscription_id <> s.subscription_id and not o.is_built)",
+    )
+    .bind(subscription_id)
+    .fetch_optional(conn)
+    .await?;
+    Ok(next.flatten())
+}
+
+/// Creates an index that waited for the load and strikes it off the list, in one transaction: after a crash it is on the
+/// list or in the table. Does nothing when somebody else has created it meanwhile.
+///
+/// The row of the version is taken at the end only, since others write it while this takes minutes; so a lock of its own
+/// keeps a second holder from creating the same. The server looks by itself whether this process is still there.
+pub(crate) async fn create_late_index(
+    conn: &mut Link<'_>,
+    projection_id: &str,
+    definition: &str,
+) -> sqlx::Result<()> {
+    let mut tx = conn.begin().await?;
+    sqlx::raw_sql("set local statement_timeout = 0; set local lock_timeout = 0").execute(&mut tx).await?;
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('foldd indexes ' || $1, 0))")
+        .bind(projection_id)
+        .execute(&mut tx)
+        .await?;
+    sqlx::query(
+        "select set_config('maintenance_work_mem', greatest(setting::bigint, $1) || 'kB', true)
+         from pg_settings where name = 'maintenance_work_mem'",
+    )
+    .bind(INDEX_MEMORY_KB)
+    .execute(&mut tx)
+    .await?;
+    let is_due: bool = sqlx::query_scalar(
+        "select exists (select from es_projections
+                        where projection_id = $1 and role = 'building' and $2 = any (late_indexes))",
+    )
+    .bind(projection_id)
+    .bind(definition)
+    .fetch_one(&mut tx)
+    .await?;
+    if is_due {
+        sqlx::raw_sql(AssertSqlSafe(definition)).execute(&mut tx).await?;
+        sqlx::query(
+            "update es_projections set late_indexes = array_remove(late_indexes, $2) where projection_id = $1",
+        )
+        .bind(projection_id)
+        .bind(definition)
+        .execute(&mut tx)
+        .await?;
+    }
+    tx.commit().await
 }
 
 /// Refreshes a table's statistics and its visibility map, so that its first readers have good plans.

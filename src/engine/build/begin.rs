@@ -4,7 +4,8 @@ use serde_json::value::to_raw_value;
 
 use super::decide::{Step, stored};
 use super::error::{BuildError, in_the_way};
-use super::{lay, listed};
+use super::lay::lay;
+use super::{late, listed};
 use crate::ledger::projections::{self, Known, New};
 use crate::projection::Projection;
 use crate::projection::definition::Body;
@@ -84,7 +85,8 @@ async fn begin(
     store_schema: &str,
 ) -> Result<(), BuildError> {
     let (generation, schema) = home(tx, wanted, known, live.is_none()).await?;
-    let schema_oid = lay(tx, wanted, &schema, store_schema).await?;
+    let laid = lay(tx, wanted, &schema, store_schema).await?;
+    let late_indexes = late::put_off(tx, wanted, &schema, &laid).await?;
     let definition = to_raw_value(&wanted.definition)
         .map_err(|source| BuildError::UnreadableDefinition(wanted.name.clone(), source))?;
     let categories = listed(&wanted.definition);
@@ -94,8 +96,9 @@ async fn begin(
         generation,
         kind: if wanted.definition.body == Body::Rust { "rust" } else { "sql" },
         schema_name: &schema,
-        schema_oid,
+        schema_oid: laid.schema_oid,
         definition: &definition,
+        late_indexes: &late_indexes,
         categories: categories.as_deref(),
     };
     let projection_id = projections::enter(tx, &new).await?;

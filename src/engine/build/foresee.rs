@@ -219,7 +219,9 @@ async fn tried(
     let scratch = format!("foldd_plan_{}", std::process::id());
     let store_schema = store_schema(tx).await?;
     match (lay(tx, wanted, &scratch, &store_schema).await, live) {
-        (Ok(new), Some(live)) => foreseen.changed_columns = changed_columns(tx, live.schema_oid, new).await?,
+        (Ok(new), Some(live)) => {
+            foreseen.changed_columns = changed_columns(tx, live.schema_oid, new.schema_oid).await?
+        }
         (Ok(_), None) => {}
         // The transaction has failed, and is rolled back.
         (Err(error), _) => return Ok(Foreseen::refused(wanted_id(wanted), &error)),

@@ -12,13 +12,21 @@ use crate::projection::lexer::split_statements;
 use crate::projection::sql::{EXPLAIN, explainer, quote_ident};
 use crate::store::Link;
 
-/// Creates schema and tables, and has PostgreSQL plan every statement there. Returns the schema's OID.
+/// What was laid out.
+pub(in crate::engine) struct Laid {
+    /// The OID of its schema.
+    pub(in crate::engine) schema_oid: u32,
+    /// How PostgreSQL would run the statements; none of a Rust handler, whose statements nobody knows.
+    pub(super) plans: Vec<Value>,
+}
+
+/// Creates schema and tables, and has PostgreSQL plan every statement there.
 pub(in crate::engine) async fn lay(
     tx: &mut Link<'_>,
     wanted: &Projection,
     schema: &str,
     store_schema: &str,
-) -> Result<u32, BuildError> {
+) -> Result<Laid, BuildError> {
     let taken: bool = sqlx::query_scalar("select exists (select from pg_namespace where nspname = $1)")
         .bind(schema)
         .fetch_one(&mut *tx)
@@ -40,15 +48,16 @@ pub(in crate::engine) async fn lay(
     if let Some(tables) = &definition.tables {
         create_tables(tx, definition, tables, schema).await?;
     }
+    let mut plans = Vec::new();
     match &definition.body {
         Body::PerEvent(entries) => {
             for entry in entries {
-                explain(tx, definition, &entry.body, true, schema, store_schema).await?;
+                plans.push(explain(tx, definition, &entry.body, true, schema, store_schema).await?);
             }
         }
         Body::PerBatch(entries) => {
             for entry in entries {
-                explain(tx, definition, entry, false, schema, store_schema).await?;
+                plans.push(explain(tx, definition, entry, false, schema, store_schema).await?);
             }
         }
         Body::Rust => {}
@@ -58,7 +67,7 @@ pub(in crate::engine) async fn lay(
         .bind(schema)
         .fetch_one(tx)
         .await?;
-    Ok(u32::try_from(oid).unwrap_or_default())
+    Ok(Laid { schema_oid: u32::try_from(oid).unwrap_or_default(), plans })
 }
 
 async fn create_tables(
@@ -108,7 +117,7 @@ async fn touched_elsewhere(tx: &mut Link<'_>, schema: &str) -> sqlx::Result<Opti
     .await
 }
 
-/// Plans one statement where it will run, and refuses it when it writes elsewhere or returns rows.
+/// Plans one statement where it will run, and refuses it when it writes elsewhere or returns rows. Returns its plans.
 async fn explain(
     tx: &mut Link<'_>,
     definition: &Definition,
@@ -116,7 +125,7 @@ async fn explain(
     per_event: bool,
     schema: &str,
     store_schema: &str,
-) -> Result<(), BuildError> {
+) -> Result<Value, BuildError> {
     let function = explainer("pg_temp.es_check", entry, per_event, store_schema);
     let offset = function.find(&entry.sql).unwrap_or_default();
     let fault = |error, offset| statement_error(error, definition, entry, offset);
@@ -140,10 +149,13 @@ async fn explain(
         .and_then(|row| row.try_get(0))
         .map_err(|error| fault(error, EXPLAIN.len()))?;
     sqlx::raw_sql("drop function pg_temp.es_check()").execute(&mut *tx).await?;
-    refuse_plans(&plan, schema, per_event).map_or(Ok(()), |(message, remedy)| {
-        let place = format!("{}:{}", definition.path, entry.line);
-        Err(BuildError::Statement { place, message, remedy: remedy.to_owned(), sqlstate: None })
-    })
+    match refuse_plans(&plan, schema, per_event) {
+        None => Ok(plan),
+        Some((message, remedy)) => {
+            let place = format!("{}:{}", definition.path, entry.line);
+            Err(BuildError::Statement { place, message, remedy: remedy.to_owned(), sqlstate: None })
+        }
+    }
 }
 
 /// What is wrong, and what to do.
@@ -200,7 +212,7 @@ fn reads_page(node: &Value) -> bool {
     is_page || children(node).any(reads_page)
 }
 
-fn children(node: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn children(node: &Value) -> impl Iterator<Item = &Value> {
     node["Plans"].as_array().into_iter().flatten()
 }
 
@@ -251,7 +263,7 @@ fn remedy(error: &PgDatabaseError) -> &str {
     }
 }
 
-async fn set_path(tx: &mut Link<'_>, path: &str) -> sqlx::Result<()> {
+pub(super) async fn set_path(tx: &mut Link<'_>, path: &str) -> sqlx::Result<()> {
     sqlx::query("select set_config('search_path', $1, true)").bind(path).execute(tx).await?;
     Ok(())
 }

@@ -8,6 +8,7 @@ mod begin;
 mod decide;
 mod error;
 pub(crate) mod foresee;
+mod late;
 mod lay;
 
 use std::time::Duration;

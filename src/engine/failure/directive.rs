@@ -81,9 +81,11 @@ impl Fault {
                     (OnError::QuarantineStream | OnError::SkipEvent, true) => Directive::Park,
                 }
             }
-            Self::TooManyParked(_) | Self::Broken { .. } | Self::Meddling | Self::OutOfOrder(_) => {
-                Directive::Halt
-            }
+            Self::TooManyParked(_)
+            | Self::Broken { .. }
+            | Self::Unindexed { .. }
+            | Self::Meddling
+            | Self::OutOfOrder(_) => Directive::Halt,
         }
     }
 
@@ -102,7 +104,8 @@ impl Fault {
             | Self::TooManyParked(_)
             | Self::Meddling
             | Self::OutOfOrder(_)
-            | Self::Broken { .. } => false,
+            | Self::Broken { .. }
+            | Self::Unindexed { .. } => false,
         };
         by_event && self.event().is_some()
     }

@@ -22,7 +22,9 @@ impl Fault {
             Self::Handler(fault) => {
                 (Some(fault.sqlstate.clone()).filter(|code| !code.is_empty()), fault.place.clone())
             }
-            Self::Passing { sqlstate, .. } | Self::Broken { sqlstate, .. } => (Some(sqlstate.clone()), None),
+            Self::Passing { sqlstate, .. }
+            | Self::Broken { sqlstate, .. }
+            | Self::Unindexed { sqlstate, .. } => (Some(sqlstate.clone()), None),
             Self::OutOfOrder(_) => (Some(sqlstate::OUT_OF_ORDER.to_owned()), None),
             Self::Unknown(_)
             | Self::Fenced
@@ -81,6 +83,10 @@ impl Fault {
                 message.clone(),
                 "let every writer append by es_append; to go on with the log as it is, set `order_guard = false` for \
                  this projection and restart",
+            ),
+            Self::Unindexed { message, .. } => (
+                format!("an index does not fit the rows of the read model: {message}"),
+                "mend the index under `@tables`, or what the handler writes, and raise the version",
             ),
             Self::Broken { message, .. } => {
                 (message.clone(), "run `foldd check`; if the tables were changed by hand, put them back")

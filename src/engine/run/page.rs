@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{Next, Subscription, Terms, Turn, within};
 use crate::engine::backlog::View;
-use crate::engine::batch::{self, Batch, Bounds, Committed};
+use crate::engine::batch::{self, Batch, Bounds, Committed, Program};
 use crate::engine::failure::Fault;
 use crate::engine::machine::{Input, Phase};
 use crate::engine::report;
@@ -213,7 +213,7 @@ impl Subscription {
                         Built::Beside => {
                             tracing::info!(subscription = self.id(), "built, and about to take over")
                         }
-                        Built::NotYet => {}
+                        Built::NotYet | Built::NotIndexed => {}
                     }
                     self.building = false;
                 }
@@ -223,8 +223,44 @@ impl Subscription {
         self.after(Input::ReachedHorizon)
     }
 
-    /// Tidies the tables, if this is the last part of them, and notes that this part is built.
+    /// Creates the indexes that waited and tidies the tables, if this is the last part of them, and notes that this part is
+    /// built.
     async fn built(&mut self, conn: &mut Link<'_>) -> Result<Built, Fault> {
+        loop {
+            self.create_late_indexes(conn).await?;
+            self.tidy(conn).await?;
+            match within(self.deadline, projections::go_live(conn, &self.program.subscription_id)).await? {
+                // Another part arrived at the same moment: now this one is the last.
+                Built::NotIndexed => {}
+                became @ (Built::Live | Built::Beside | Built::NotYet) => return Ok(became),
+            }
+        }
+    }
+
+    /// One after the other, each for as long as it takes: millions of rows are sorted for minutes, while the lease is renewed
+    /// elsewhere and the live version goes on.
+    async fn create_late_indexes(&self, conn: &mut Link<'_>) -> Result<(), Fault> {
+        let Program { subscription_id, projection_id, .. } = &self.program;
+        let next = async |conn: &mut Link<'_>| {
+            within(self.deadline, projections::next_late_index(conn, subscription_id)).await
+        };
+        while let Some(definition) = next(conn).await? {
+            within(self.deadline, projections::set_waiting(conn, projection_id, "its indexes")).await?;
+            let started = Instant::now();
+            let creating = projections::create_late_index(conn, projection_id, &definition);
+            creating.await.map_err(|error| Fault::of_index(&error, &definition))?;
+            let seconds = started.elapsed().as_secs_f64();
+            tracing::info!(
+                projection = projection_id,
+                index = definition,
+                seconds,
+                "index created after the load"
+            );
+        }
+        Ok(())
+    }
+
+    async fn tidy(&self, conn: &mut Link<'_>) -> Result<(), Fault> {
         let id = &self.program.subscription_id;
         for table in within(self.deadline, projections::tables_to_tidy(conn, id)).await? {
             // Statistics and the visibility map, so that the first readers have good plans. Without them they are right
@@ -235,6 +271,6 @@ impl Subscription {
                 Ok(()) => {}
             }
         }
-        within(self.deadline, projections::go_live(conn, &self.program.subscription_id)).await
+        Ok(())
     }
 }

@@ -129,7 +129,7 @@ impl Scratch {
         schema: &str,
     ) -> Result<Self, ScratchError> {
         let store_schema = store_schema(tx).await?;
-        let schema_oid = lay(tx, wanted, schema, &store_schema).await?;
+        let schema_oid = lay(tx, wanted, schema, &store_schema).await?.schema_oid;
         let projection_id = format!("{}@{}", wanted.name, wanted.version);
         let extension_schemas = wanted.settings.extension_schemas.clone().unwrap_or_default();
         let target = Target {

@@ -4,6 +4,7 @@ mod bystanders;
 mod crashes;
 mod definitions;
 mod disk;
+mod indexes;
 mod plan;
 mod readers;
 mod real;

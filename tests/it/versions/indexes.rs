@@ -1,0 +1,113 @@
+//! Indexes that no handler needs are created after the load; the others, and what decides, are there from the start.
+
+use sqlx::{Postgres, Transaction};
+
+use super::{live, role, version, waits_for};
+use crate::world::World;
+
+/// The update looks for streams, and nothing for the rest.
+const INDEXED: &str = "\
+/* foldd
+version = 2
+categories = [\"order\"]
+{settings}
+*/
+-- @tables
+create table whole (only_row int primary key, n bigint not null);
+create table streams (stream text not null, times int not null);
+create table orders (place bigint not null unique, \"At Last\" text, kind text);
+create index streams_stream on streams (stream);
+create index \"Late, one\" on orders (\"At Last\" desc, place) where kind <> 'none';
+create index orders_two on orders ({expression}) with (fillfactor = 80);
+-- @batch
+insert into streams select distinct stream_id, 0 from batch;
+-- @batch
+update streams set times = times + 1 from batch where batch.stream_id = streams.stream;
+-- @batch
+insert into orders select global_position, event_type, event_type from batch;
+-- @batch
+insert into whole select 1, count(*) * 2 from batch having count(*) > 0
+on conflict (only_row) do update set n = whole.n + excluded.n;
+";
+
+/// The indexes that are there and valid, without their schema.
+const THERE: &str = "select string_agg(replace(pg_get_indexdef(i.indexrelid), n.nspname || '.', ''), E'\\n' order by c.relname)
+     from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
+     join pg_class t on t.oid = i.indrelid where i.indisvalid and t.relname in ('orders', 'streams')";
+
+const AT_FIRST: &str = "\
+CREATE UNIQUE INDEX orders_place_key ON orders USING btree (place)
+CREATE INDEX streams_stream ON streams USING btree (stream)";
+
+const AT_LAST: &str = "\
+CREATE INDEX \"Late, one\" ON orders USING btree (\"At Last\" DESC, place) WHERE (kind <> 'none'::text)
+CREATE UNIQUE INDEX orders_place_key ON orders USING btree (place)
+CREATE INDEX orders_two ON orders USING btree (lower(kind)) WITH (fillfactor='80')
+CREATE INDEX streams_stream ON streams USING btree (stream)";
+
+const LEFT: &str = "select cardinality(late_indexes) from es_projections where projection_id = 'tally@2'";
+
+fn text(expression: &str, settings: &str) -> String {
+    INDEXED.replace("{expression}", expression).replace("{settings}", settings)
+}
+
+/// A lock that a row of the table can be read under, and no index created.
+async fn hold(world: &World) -> Transaction<'static, Postgres> {
+    let mut holder = world.pool().begin().await.expect("it answers");
+    sqlx::raw_sql("lock table tally__v2.orders in row exclusive mode")
+        .execute(&mut *holder)
+        .await
+        .expect("the table is there");
+    holder
+}
+
+#[tokio::test]
+async fn an_index_that_no_handler_needs_is_created_after_the_load_whatever_is_killed() {
+    let world = World::alone().await;
+    live(&world, 200).await;
+    // So slow that the load cannot end before the table is locked.
+    world.projection("tally", &text("lower(kind)", "events_per_second = 50"));
+    let daemon = world.daemon();
+    world
+        .eventually("the tables are there", async || {
+            world.value("select to_regclass('tally__v2.orders') is not null").await == "true"
+        })
+        .await;
+    let holder = hold(&world).await;
+    assert_eq!(world.value(THERE).await, AT_FIRST);
+    waits_for(&world, 2, "its indexes").await;
+    assert_eq!(world.value(THERE).await, AT_FIRST);
+    assert_eq!(world.value(LEFT).await, "2");
+    // The live one goes on meanwhile.
+    world.append("order-1", "Placed", "{}").await;
+    world.eventually("it is fresh", async || world.rows("tally.whole").await == ["(1,201)"]).await;
+    daemon.kill();
+    let daemon = world.daemon();
+    waits_for(&world, 2, "its indexes").await;
+    drop(holder);
+    role(&world, 2, "live").await;
+    assert_eq!(world.value(&format!("{THERE} and n.nspname = 'tally'")).await, AT_LAST);
+    assert_eq!(world.value(LEFT).await, "0");
+    assert_eq!(world.rows("tally.whole").await, ["(1,402)"]);
+    daemon.says("index created after the load").await;
+    assert_eq!(daemon.stop().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_index_that_does_not_fit_the_rows_stops_the_build_and_nothing_else() {
+    let world = World::alone().await;
+    live(&world, 50).await;
+    world.projection("tally", &text("(1 / (place - 7))", ""));
+    let daemon = world.daemon();
+    world.eventually("it halts", async || version(&world, 2).await["phase"] == "halted").await;
+    let error = version(&world, 2).await["error"].clone();
+    assert_eq!(error["sqlstate"], "22012", "{error}");
+    let said = error["message"].as_str().unwrap_or_default();
+    assert!(said.contains("division by zero") && said.contains("orders_two"), "{error}");
+    assert!(error["remedy"].as_str().is_some_and(|remedy| remedy.contains("mend the index")), "{error}");
+    world.append("order-1", "Placed", "{}").await;
+    world.eventually("the live one goes on", async || world.rows("tally.whole").await == ["(1,51)"]).await;
+    assert_eq!(version(&world, 1).await["role"], "live");
+    assert_eq!(world.value(LEFT).await, "1");
+    assert_eq!(daemon.stop().await.code(), Some(0));
+}
