@@ -87,13 +87,11 @@ impl Fault {
 
     /// What an error of creating an index after the load says.
     pub(crate) fn of_index(error: &sqlx::Error, definition: &str) -> Self {
-        match Self::of(error, 1) {
-            Self::TimedOut { .. } => Self::slow(error),
-            Self::Broken { sqlstate, message } => {
-                Self::Unindexed { sqlstate, message: format!("{message}, by `{definition}`") }
-            }
-            fault => fault,
+        let fault = Self::of(error, 1);
+        if let Self::Broken { sqlstate, message } = fault {
+            return Self::Unindexed { sqlstate, message: format!("{message}, by `{definition}`") };
         }
+        if matches!(fault, Self::TimedOut { .. }) { Self::slow(error) } else { fault }
     }
 
     /// A statement of foldd's own that ran out of time, outside of any batch: the server is busy.
