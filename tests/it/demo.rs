@@ -13,7 +13,7 @@ async fn the_demo_shows_projections_and_leaves_nothing_behind() {
     let port = taken.local_addr().expect("it has an address").port();
     std::fs::write(world.dir().join("foldd.toml"), format!("[ops]\nlisten = \"127.0.0.1:{port}\"\n"))
         .expect("a file can be written");
-    let done = world.foldd(&["demo", "--for", "6s"]).await;
+    let done = world.foldd(&["demo", "--for", "15s"]).await;
     assert_eq!(done.code, 0, "{done:?}");
     for part in [
         "http://127.0.0.1:",
