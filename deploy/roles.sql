@@ -1,4 +1,4 @@
--- The three roles of foldd, each with what it needs and nothing more. Idempotent: run it before the first migration, and again
+-- The four roles of foldd, each with what it needs and nothing more. Idempotent: run it before the first migration, and again
 -- after each one, because what a migration adds has to be granted too.
 --
 --   psql -v ON_ERROR_STOP=1 -d DATABASE -f deploy/roles.sql
@@ -9,13 +9,15 @@
 --   foldd_owner    migrates, rebases; owns the schema of the log
 --   foldd_append   appends and reads the log; cannot change, delete or truncate an event
 --   foldd_daemon   `foldd run` and the verbs of operators; makes and drops the schemas of projections; cannot append
+--   foldd_monitor  looks: status, lag, doctor, plan, log, wait, `dead-letters list`; changes nothing, and cannot read what
+--                  events say
 do $$
 declare
     name text;
     home text := current_schema();
     one text;
 begin
-    foreach name in array array['foldd_owner', 'foldd_append', 'foldd_daemon'] loop
+    foreach name in array array['foldd_owner', 'foldd_append', 'foldd_daemon', 'foldd_monitor'] loop
         if to_regrole(name) is null then
             execute format('create role %I login nosuperuser nocreatedb nocreaterole noreplication', name);
         end if;
@@ -29,7 +31,7 @@ begin
     -- It makes a schema for each projection.
     execute format('grant create on database %I to foldd_daemon', current_database());
     -- Without it nobody sees the state and age of other roles' sessions, and so who holds up the log.
-    grant pg_read_all_stats to foldd_owner, foldd_daemon;
+    grant pg_read_all_stats to foldd_owner, foldd_daemon, foldd_monitor;
 
     if to_regclass('es_events') is null then
         raise notice 'the log is not there yet: run this again after `foldd migrate`';
@@ -51,5 +53,11 @@ begin
     grant usage on schema foldd, foldd_bulk, foldd_parking to foldd_daemon;
     grant create on schema foldd, foldd_parking to foldd_daemon;
     grant execute on function es_raise_stamp_floor(xid8) to foldd_daemon;
+
+    grant select on es_migrations, es_meta, es_streams, es_subscriptions, es_replicas, es_projections, es_phases,
+        es_dead_letters, es_quarantined_streams, es_operator_log, es_incarnation, es_rebases, es_witnesses to foldd_monitor;
+    grant select (global_position, event_id, stream_id, stream_category, stream_version, event_type, created_at,
+        transaction_id) on es_events to foldd_monitor;
+    grant usage on schema foldd to foldd_monitor;
 end
 $$;
