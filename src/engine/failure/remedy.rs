@@ -38,6 +38,30 @@ impl Fault {
         Trouble { message, remedy, sqlstate, place, event: self.event().cloned() }
     }
 
+    /// What happened, for the log, which goes further than the status: without what may quote an event. PostgreSQL quotes
+    /// values in the details of an error, in data exceptions, and functions raise what they like.
+    pub(crate) fn logged(&self) -> String {
+        match self {
+            Self::Handler(fault) if fault.may_quote() => {
+                "the statement fails with this event; `foldd status` has PostgreSQL's words".to_owned()
+            }
+            Self::Handler(fault) => fault.message.clone(),
+            Self::Unknown(_)
+            | Self::Passing { .. }
+            | Self::Fenced
+            | Self::CheckpointMoved
+            | Self::StaleHorizon
+            | Self::Paused
+            | Self::Quarantined
+            | Self::TooManyParked(_)
+            | Self::Crashed(_)
+            | Self::TimedOut { .. }
+            | Self::Meddling
+            | Self::OutOfOrder(_)
+            | Self::Broken { .. } => self.told().0,
+        }
+    }
+
     fn told(&self) -> (String, &'static str) {
         match self {
             Self::Unknown(message) => (
@@ -90,6 +114,20 @@ impl Fault {
 }
 
 impl HandlerFault {
+    /// Whether the message itself may hold an event's data. Those of constraints, of statements that do not fit their tables
+    /// and of a server in trouble name objects; what a handler in Rust says is its author's.
+    fn may_quote(&self) -> bool {
+        // Too long for its column, and divided by zero: the two of the data exceptions that always say the same.
+        if matches!(self.sqlstate.as_str(), "22001" | "22012") {
+            return false;
+        }
+        let class = self.sqlstate.get(..2).unwrap_or_default();
+        !matches!(
+            class,
+            "" | "23" | "25" | "2D" | "40" | "42" | "53" | "54" | "55" | "57" | "58" | "F0" | "XX"
+        )
+    }
+
     fn text(&self) -> String {
         let mut text = self.message.clone();
         for more in [&self.detail, &self.hint].into_iter().flatten() {
@@ -135,6 +173,31 @@ fn handler_remedy(code: &str) -> &'static str {
 mod tests {
     use super::super::{Fault, HandlerFault};
     use crate::engine::machine::Directive;
+
+    #[test]
+    fn the_log_never_quotes_an_event() {
+        for (sqlstate, message, is_logged) in [
+            ("22P02", "invalid input syntax for type integer: \"Ada\"", false),
+            ("P0001", "Ada owes too much", false),
+            ("ZZ001", "Ada again", false),
+            ("23502", "null value in column \"n\"", true),
+            ("22012", "division by zero", true),
+            ("42703", "column \"m\" does not exist", true),
+        ] {
+            let fault = Fault::Handler(HandlerFault {
+                sqlstate: sqlstate.to_owned(),
+                message: message.to_owned(),
+                detail: Some("Failing row contains (Ada, null).".to_owned()),
+                hint: None,
+                place: None,
+                event: None,
+                page: 1,
+            });
+            assert!(!fault.logged().contains("Ada"), "{}", fault.logged());
+            assert_eq!(fault.logged() == message, is_logged, "{sqlstate}");
+            assert!(fault.trouble("a@1", Directive::Halt).message.contains("Ada"), "the status has it");
+        }
+    }
 
     #[test]
     fn every_fault_says_what_to_do_and_what_to_type() {
