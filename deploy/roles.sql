@@ -9,8 +9,7 @@
 --   foldd_owner    migrates, rebases; owns the schema of the log
 --   foldd_append   appends and reads the log; cannot change, delete or truncate an event
 --   foldd_daemon   `foldd run` and the verbs of operators; makes and drops the schemas of projections; cannot append
---   foldd_monitor  looks: status, lag, doctor, plan, log, wait, `dead-letters list`; changes nothing, and cannot read what
---                  events say
+--   foldd_monitor  looks at everything: status, lag, doctor, plan, log, wait, `dead-letters list` and `show`; changes nothing
 do $$
 declare
     name text;
@@ -38,7 +37,7 @@ begin
         return;
     end if;
 
-    grant select on es_migrations, es_meta to foldd_append;
+    grant select on es_migrations, es_meta, es_incarnation to foldd_append;
     grant select, insert on es_streams, es_events to foldd_append;
     grant update on es_streams to foldd_append;
     grant select, insert, update, delete on es_snapshots to foldd_append;
@@ -46,18 +45,12 @@ begin
     for one in select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
                where c.relkind in ('r', 'v')
                  and (n.nspname in ('foldd', 'foldd_bulk', 'foldd_parking') or n.nspname = home and c.relname like 'es\_%') loop
-        execute format('grant select on %s to foldd_daemon', one);
+        execute format('grant select on %s to foldd_daemon, foldd_monitor', one);
     end loop;
     grant insert, update, delete on es_subscriptions, es_replicas, es_projections, es_phases, es_dead_letters,
         es_quarantined_streams, es_operator_log, es_meta, es_incarnation to foldd_daemon;
-    grant usage on schema foldd, foldd_bulk, foldd_parking to foldd_daemon;
+    grant usage on schema foldd, foldd_bulk, foldd_parking to foldd_daemon, foldd_monitor;
     grant create on schema foldd, foldd_parking to foldd_daemon;
     grant execute on function es_raise_stamp_floor(xid8) to foldd_daemon;
-
-    grant select on es_migrations, es_meta, es_streams, es_subscriptions, es_replicas, es_projections, es_phases,
-        es_dead_letters, es_quarantined_streams, es_operator_log, es_incarnation, es_rebases, es_witnesses to foldd_monitor;
-    grant select (global_position, event_id, stream_id, stream_category, stream_version, event_type, created_at,
-        transaction_id) on es_events to foldd_monitor;
-    grant usage on schema foldd to foldd_monitor;
 end
 $$;

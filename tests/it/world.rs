@@ -212,11 +212,16 @@ impl World {
 
     /// Waits until a projection has applied everything that is committed now.
     pub(crate) async fn caught_up(&self, name: &str) {
-        self.eventually(&format!("{name} catches up"), async || {
+        let (started, mut said) = (Instant::now(), String::new());
+        while started.elapsed() < PATIENCE {
             let done = self.foldd(&["wait", name, "--caught-up", "--timeout", "60s"]).await;
-            done.code == 0
-        })
-        .await;
+            if done.code == 0 {
+                return;
+            }
+            said = done.err;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{name} never caught up: {said}");
     }
 
     /// The status of one projection, as `status --json` has it; null when there is none.

@@ -220,7 +220,7 @@ impl Subscription {
             // all the same, and autovacuum makes up for it.
             match within(self.deadline, projections::tidy(conn, &table)).await {
                 Err(fault @ Fault::Unknown(_)) => return Err(fault),
-                Err(fault) => tracing::warn!(table, "not tidied: {fault:?}"),
+                Err(fault) => tracing::warn!(table, "not tidied: {}", fault.gist()),
                 Ok(()) => {}
             }
         }

@@ -20,7 +20,7 @@ pub(crate) fn role_of(args: &[&str]) -> &'static str {
     } else if verb(&["migrate", "rebase"]) {
         "foldd_owner"
     } else if verb(&["status", "lag", "wait", "log", "doctor", "plan"])
-        || args.starts_with(&["dead-letters", "list"])
+        || args.first() == Some(&"dead-letters") && matches!(args.get(1), Some(&"list" | &"show"))
     {
         "foldd_monitor"
     } else {
