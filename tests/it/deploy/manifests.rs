@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::tools::{Folder, python, right, said, tool};
 use super::{root, text};
 
-const COMPONENTS: [&str; 4] = ["dashboard", "pod-monitor", "rules", "sample-projection"];
+const COMPONENTS: [&str; 5] = ["dashboard", "pod-monitor", "rules", "sample-projection", "token"];
 const OVERLAYS: [&str; 2] = ["dev", "production"];
 
 /// What kustomize makes of a folder.
@@ -164,7 +164,7 @@ fn whatever_selects_the_pods_finds_them_and_their_port() {
 
 /// The ConfigMaps and Secrets that a volume cannot do without.
 fn sources(volume: &Value) -> Vec<&Value> {
-    if let Some(source) = volume.pointer("/configMap/name") {
+    if let Some(source) = volume.pointer("/configMap/name").or(volume.pointer("/secret/secretName")) {
         return vec![source];
     }
     let secrets = list(&volume["projected"]["sources"]).iter().map(|source| &source["secret"]);
