@@ -13,6 +13,8 @@ mod metrics;
 mod rules;
 /// Finding and running the tools.
 mod tools;
+/// Old and new replicas at once.
+mod upgrade;
 
 use std::path::PathBuf;
 
