@@ -201,13 +201,39 @@ fn nobody_reads_the_wall_clock() {
     only_in(&["SystemTime", "Utc::now", "Local::now"], &[], "time comes from PostgreSQL");
 }
 
+/// What a link behind `#` may say: headings as they are written in addresses, and names given by hand.
+fn anchors(page: &str) -> Vec<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#')).map(|line| {
+        let title = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        title.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+    });
+    let named = page.split("name=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    headings.chain(named.map(str::to_owned)).collect()
+}
+
 #[test]
-fn every_link_of_the_readme_leads_somewhere() {
+fn every_link_of_the_readme_and_the_docs_leads_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(root.join("README.md")).expect("there is a README");
-    let links: Vec<&str> = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
-    assert!(links.len() > 10, "the links are found");
-    for link in links.iter().filter(|link| !link.starts_with("http")) {
-        assert!(root.join(link).exists(), "the README links to {link}");
+    let docs = fs::read_dir(root.join("docs")).expect("there are docs").flatten().map(|entry| entry.path());
+    let pages = docs.filter(|path| path.extension().is_some_and(|end| end == "md"));
+    let mut found = 0;
+    for page in pages.chain([root.join("README.md")]) {
+        let text = fs::read_to_string(&page).expect("it can be read");
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.starts_with("http")) {
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { page.clone() } else { page.with_file_name(path) };
+            assert!(target.exists(), "{} links to {link}", page.display());
+            if !anchor.is_empty() {
+                let there = anchors(&fs::read_to_string(&target).expect("it can be read"));
+                assert!(
+                    there.iter().any(|one| one == anchor),
+                    "{} links to {link}: {there:?}",
+                    page.display()
+                );
+            }
+            found += 1;
+        }
     }
+    assert!(found > 40, "the links are found: {found}");
 }

@@ -49,6 +49,7 @@ fn what_is_alerted_on_and_drawn_is_documented() {
         "deploy/components/rules/tests.yaml",
         "deploy/components/dashboard/foldd.json",
         "docs/runbook.md",
+        "docs/sizing.md",
         "docs/deploying.md",
     ] {
         let named = metrics_in(&text(path));
