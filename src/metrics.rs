@@ -208,11 +208,13 @@ pub(crate) struct SubscriptionMetrics {
 }
 
 impl SubscriptionMetrics {
-    /// Registers them: counters at 0, gauges without a value.
-    pub(crate) fn new(projection: &str, version: i32, partition: i32) -> Self {
+    /// Registers them: counters at 0, gauges without a value. The id is `fines@2`, or `fines@2.3` of a version that was
+    /// built anew: while it is built the one before is live, and neither may write over the other's series.
+    pub(crate) fn new(projection_id: &str, partition: i32) -> Self {
+        let (projection, version) = projection_id.split_once('@').unwrap_or((projection_id, ""));
         let labels = vec![
             Label::new("projection", SharedString::from(projection.to_owned())),
-            Label::new("version", version.to_string()),
+            Label::new("version", SharedString::from(version.to_owned())),
             Label::new("partition", partition.to_string()),
         ];
         let and = |label: &'static str, word: &'static str| {
@@ -307,16 +309,16 @@ impl SubscriptionMetrics {
         }
     }
 
-    /// The subscription runs here no more.
-    pub(crate) fn gone(&self) {
-        self.phases.iter().for_each(|gauge| gauge.set(0.0));
+    /// Whether this replica holds the lease.
+    pub(crate) fn held(&self, held: bool) {
+        self.lease_held.set(f64::from(u8::from(held)));
     }
 
     /// What became of the lease. Whoever does not hold it knows nothing of lag, dead letters, position and build any more.
     pub(crate) fn lease(&self, to: LeaseTransition) {
         self.transitions[to as usize].increment(1);
         let held = to == LeaseTransition::Taken;
-        self.lease_held.set(f64::from(u8::from(held)));
+        self.held(held);
         if !held {
             let counts = [&self.lag_events, &self.withheld, &self.dead_letters];
             let others = [&self.lag_seconds, &self.position, &self.last_progress];
@@ -331,5 +333,17 @@ impl SubscriptionMetrics {
         let (ratio, eta) = progress.unwrap_or((f64::NAN, None));
         self.build_progress.set(ratio);
         self.build_eta.set(eta.unwrap_or(f64::NAN));
+    }
+}
+
+/// What this process runs no more has no gauges. Else those of a build that is cancelled, or of a version that is retired,
+/// would say for ever what they said last, and alerts with them.
+impl Drop for SubscriptionMetrics {
+    fn drop(&mut self) {
+        let counts = [&self.lag_events, &self.withheld, &self.dead_letters, &self.lease_held];
+        let others = [&self.lag_seconds, &self.position, &self.last_progress];
+        let gauges = counts.into_iter().chain(others).chain(&self.phases);
+        gauges.for_each(|gauge| gauge.set(f64::NAN));
+        self.build(None);
     }
 }

@@ -119,7 +119,7 @@ struct Parked {
 impl Subscription {
     /// A subscription at the start of its life in this process.
     pub(crate) fn new(ready: Ready, terms: &Terms) -> Self {
-        let metrics = Arc::new(SubscriptionMetrics::new(&ready.name, ready.version, ready.part.partition));
+        let metrics = Arc::new(SubscriptionMetrics::new(&ready.program.projection_id, ready.part.partition));
         let most = match &ready.program.body {
             Body::Sql { .. } => terms.max_page_events,
             Body::Rust(_) => terms.max_page_events.min(HOSTED_PAGE),
@@ -223,8 +223,10 @@ impl Subscription {
                 Turn { next: self.next(other), spoilt: false }
             }
         };
-        if matches!(self.phase, Phase::Halted | Phase::Paused) && !turn.spoilt {
-            // It will not get on, and how far behind it is must be known all the same. Best effort: asked again when woken.
+        let stands = matches!(self.phase, Phase::Halted | Phase::Paused | Phase::BackingOff { .. });
+        if stands && !turn.spoilt {
+            // It does not get on, and how far behind it is must be known all the same, or no alert would ever tell of one
+            // that was stuck before this process began. Best effort: asked again at the next turn.
             let _ = self.ensure_counted(conn, view).await;
         }
         self.publish();

@@ -8,13 +8,13 @@ use super::{
 };
 
 /// Records every metric once, of one subscription that is building.
-pub(super) fn record_all() {
+pub(super) fn record_all() -> SubscriptionMetrics {
     let store = StoreMetrics::new();
     store.polled(561_470);
     store.without_holder(1);
     store.horizon(1, 1.5, [("appender", 0), ("other_database", 1)]);
     connections(ConnectionRole::Worker, 4);
-    let fines = SubscriptionMetrics::new("fines", 1, 0);
+    let fines = SubscriptionMetrics::new("fines@1", 0);
     fines.lease(LeaseTransition::Taken);
     fines.phase("live");
     fines.batch(BatchOutcome::Committed, 250, Duration::from_millis(40));
@@ -28,6 +28,7 @@ pub(super) fn record_all() {
     fines.delivery(0.08, 250);
     fines.progress_now(1_700_000_000.5);
     fines.build(Some((0.5, Some(12.0))));
+    fines
 }
 
 /// The exporter looks at the runtime it runs on, so that the tests need one.
@@ -37,8 +38,10 @@ fn on_a_runtime<T>(run: impl FnOnce() -> T) -> T {
     run()
 }
 
-fn rendered(record: impl FnOnce()) -> String {
-    on_a_runtime(|| Exporter::detached(record).expect("a recorder of its own").render())
+/// What is exported once this is recorded, and before it is dropped.
+fn rendered<T>(record: impl FnOnce() -> T) -> String {
+    let mut recorded = None;
+    on_a_runtime(|| Exporter::detached(|| recorded = Some(record())).expect("a recorder of its own").render())
 }
 
 #[test]
@@ -57,7 +60,11 @@ fn every_metric_is_described_and_every_described_one_is_recorded() {
 
 #[test]
 fn one_phase_is_one_and_all_others_are_zero() {
-    let text = rendered(|| SubscriptionMetrics::new("fines", 1, 0).phase("halted"));
+    let text = rendered(|| {
+        let fines = SubscriptionMetrics::new("fines@1", 0);
+        fines.phase("halted");
+        fines
+    });
     let phases: Vec<_> = text.lines().filter(|line| line.starts_with("foldd_phase{")).collect();
     assert_eq!(phases.len(), PHASES.len());
     let ones: Vec<_> = phases.iter().filter(|line| line.ends_with(" 1")).collect();
@@ -66,7 +73,7 @@ fn one_phase_is_one_and_all_others_are_zero() {
 
 #[test]
 fn what_was_never_measured_is_not_exported() {
-    let text = rendered(|| drop(SubscriptionMetrics::new("fines", 1, 0)));
+    let text = rendered(|| SubscriptionMetrics::new("fines@1", 0));
     assert!(text.contains("foldd_events_applied_total{"));
     assert!(!text.contains("foldd_lag_events{"));
     assert!(!text.contains("NaN"));
@@ -75,17 +82,38 @@ fn what_was_never_measured_is_not_exported() {
 #[test]
 fn who_loses_the_lease_exports_no_lag() {
     let text = rendered(|| {
-        let fines = SubscriptionMetrics::new("fines", 1, 0);
+        let fines = SubscriptionMetrics::new("fines@1", 0);
         fines.lease(LeaseTransition::Taken);
         fines.lag(5, 1.0);
         fines.dead_letters(1);
         fines.build(Some((0.5, None)));
         fines.lease(LeaseTransition::Lost);
+        fines
     });
     for gone in ["foldd_lag_events{", "foldd_dead_letters{", "foldd_build_progress_ratio{"] {
         assert!(!text.contains(gone), "{gone}");
     }
     assert!(text.contains("foldd_lease_held{projection=\"fines\",version=\"1\",partition=\"0\"} 0"));
+}
+
+#[test]
+fn what_is_not_run_any_more_has_no_gauges() {
+    let text = rendered(|| {
+        let fines = SubscriptionMetrics::new("fines@1", 0);
+        fines.lease(LeaseTransition::Taken);
+        fines.phase("halted");
+        fines.lag(5, 1.0);
+        fines.progress_now(1.0);
+        fines.build(Some((0.5, Some(3.0))));
+        drop(fines);
+    });
+    let gauges: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" gauge"))
+        .filter(|name| text.contains(&format!("{name}{{projection")))
+        .collect();
+    assert!(gauges.is_empty(), "{gauges:?}");
+    assert!(text.contains("foldd_lease_transitions_total{"), "counters stay");
 }
 
 #[test]

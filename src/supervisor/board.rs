@@ -104,13 +104,7 @@ impl Board {
 
     /// Removes a subscription that does not run here any more.
     pub(crate) fn remove(&self, id: &str) {
-        self.lines().retain(|line| {
-            let stays = line.subscription_id != id;
-            if !stays {
-                line.metrics.gone();
-            }
-            stays
-        });
+        self.lines().retain(|line| line.subscription_id != id);
     }
 
     /// Notes what the watcher saw.
@@ -273,6 +267,8 @@ impl Line {
             Some(names) => names.iter().filter_map(|name| withheld.get(name)).sum(),
         };
         self.metrics.phase(report.phase.as_str());
+        // Said each time: whoever was dismissed with a batch in hand and then taken up again clears it when that ends.
+        self.metrics.held(report.held);
         if !report.held {
             return;
         }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test that meets anything else fails, whatever it is")]
 
+/// What Prometheus says of daemons in trouble.
+mod alerts;
 /// Faults of every kind on top of each other, and an oracle that counts.
 mod chaos;
 /// What is folded aside: the tests of files, verify, and read models as they were.

@@ -48,8 +48,6 @@ pub(crate) enum Split {
 /// A projection that can be folded.
 #[derive(Debug)]
 pub(crate) struct Ready {
-    pub(crate) name: String,
-    pub(crate) version: i32,
     pub(crate) part: Part,
     pub(crate) program: Program,
     /// `None` for all categories.
@@ -196,8 +194,6 @@ async fn run(
         .await?
         .ok_or_else(|| BuildError::OtherHash(current.projection_id.clone()))?;
     let ready = |part: Part| Ready {
-        name: wanted.name.clone(),
-        version: current.version,
         categories: listed(&current.definition),
         building: known.role == "building",
         events_per_second: settings.events_per_second,

@@ -15,7 +15,8 @@ use crate::store::BlockerCause;
 
 const HEAD: &str = "# Metrics\n\n\
     Written from the code by `make docs`; a test keeps it current. Everything is served at `/metrics`.\n\n\
-    `projection`, `version` and `partition` name a subscription; a projection that is not split has the one partition 0. \
+    `projection`, `version` and `partition` name a subscription; a version that `foldd rebuild` builds anew is `2.2`, then \
+    `2.3`, beside the `2` that is live meanwhile; a projection that is not split has the one partition 0. \
     No label ever holds a stream, an event or a message. A gauge without a value has no line: lag, position, dead letters and \
     the progress of a build are exported by the replica that holds the subscription, and by no other, from the moment they \
     were measured until the lease ends.\n\n";

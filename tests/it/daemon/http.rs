@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::fold::TALLY;
+use crate::fold::{IMPATIENT, TALLY};
 use crate::world::World;
 
 /// The value of one sample in Prometheus' text format: its line begins with the name and has all of these labels.
@@ -69,4 +69,34 @@ async fn the_lag_metric_is_what_foldd_lag_counts() {
                 && world.status("halting").await["lag_events"] == 41
         })
         .await;
+}
+
+#[tokio::test]
+async fn what_is_stuck_when_a_daemon_takes_it_over_is_counted_all_the_same() {
+    let world = World::alone().await;
+    world.projection("tally", TALLY);
+    world.seed("order", 30).await;
+    let daemon = world.daemon();
+    world.caught_up("tally").await;
+    assert_eq!(daemon.stop().await.code(), Some(0));
+    // Before the lock, whose transaction would hold the horizon below them, so that the very first page is stuck.
+    world.seed("order", 12).await;
+    let mut holder = world.pool().begin().await.expect("a transaction begins");
+    sqlx::query("lock table tally.tally in access exclusive mode")
+        .execute(&mut *holder)
+        .await
+        .expect("it is free");
+    let daemon = world.daemon_with(&IMPATIENT);
+    world.phase("tally", "backing_off").await;
+    world
+        .eventually("its lag is told", async || {
+            let (_, metrics) = daemon.get("/metrics").await;
+            let seconds = sample(&metrics, "foldd_lag_seconds", &["projection=\"tally\""]);
+            sample(&metrics, "foldd_lag_events", &["projection=\"tally\""]) == Some(12.0)
+                && seconds.is_some_and(|seconds| seconds > 0.0)
+        })
+        .await;
+    holder.rollback().await.expect("it ends");
+    world.caught_up("tally").await;
+    assert_eq!(daemon.stop().await.code(), Some(0));
 }

@@ -20,7 +20,7 @@ pub(crate) const TALLY: &str = "/* foldd\nversion = 1\ncategories = [\"order\"]\
     on conflict (event_type) do update set n = tally.n + excluded.n;\n";
 
 /// Bounds under which a batch may take 0.6 s and a lock be waited for 0.3 s.
-const IMPATIENT: [(&str, &str); 3] = [
+pub(crate) const IMPATIENT: [(&str, &str); 3] = [
     ("FOLDD__DAEMON__LIVE_BATCH", "50ms"),
     ("FOLDD__DAEMON__CATCH_UP_BATCH", "100ms"),
     ("FOLDD__DAEMON__BATCH_TIMEOUT", "600ms"),
