@@ -1,6 +1,8 @@
 //! Logs: one subscriber for the process, on standard error, so that what a verb prints stays clean.
 
+use std::any::Any;
 use std::io::IsTerminal;
+use std::panic;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
@@ -45,7 +47,28 @@ pub(crate) fn init(format: LogFormat, level: &str, no_color: bool) -> Result<(),
     } else {
         registry.with(layer.json().flatten_event(true).with_span_list(false)).try_init()
     };
-    installed.map_err(LoggingError::Installed)
+    installed.map_err(LoggingError::Installed)?;
+    panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// A panic is logged like everything else: where, and what its author wrote down. What was put together at run time may
+/// quote an event that a handler did not expect; `foldd status` has that, if it was a handler.
+fn log_panic(info: &panic::PanicHookInfo<'_>) {
+    let place = info.location().map_or_else(String::new, ToString::to_string);
+    let backtrace = std::backtrace::Backtrace::capture();
+    let backtrace =
+        (backtrace.status() == std::backtrace::BacktraceStatus::Captured).then(|| backtrace.to_string());
+    tracing::error!(
+        backtrace,
+        "panicked at {place}: {}",
+        literal(info.payload()).unwrap_or("its words are not logged")
+    );
+}
+
+/// The words of a panic, if they are the same whatever happens.
+fn literal(payload: &(dyn Any + Send)) -> Option<&'static str> {
+    payload.downcast_ref::<&'static str>().copied()
 }
 
 fn is_pretty(format: LogFormat, terminal: bool) -> bool {
@@ -64,7 +87,7 @@ fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{LogFormat, filter, is_pretty};
+    use super::{LogFormat, filter, is_pretty, literal};
 
     #[test]
     fn auto_is_pretty_only_on_a_terminal() {
@@ -85,6 +108,15 @@ mod tests {
         assert!(shown("debug").contains("sqlx=warn"));
         assert!(shown("info,sqlx=debug").contains("sqlx=debug"));
         assert!(!shown("info,sqlx=debug").contains("sqlx=warn"));
+    }
+
+    #[test]
+    fn a_panic_says_what_its_author_wrote_and_not_what_it_was_given() {
+        let caught = |panics: fn()| std::panic::catch_unwind(panics).expect_err("it panics");
+        assert_eq!(literal(&*caught(|| panic!("no such account"))), Some("no such account"));
+        let given = std::hint::black_box("canary");
+        let caught = std::panic::catch_unwind(|| panic!("no account {given}")).expect_err("it panics");
+        assert_eq!(literal(&*caught), None);
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! What can go wrong with a batch. What to do about it is `directive`, what to tell a person `remedy`: each is one
-//! exhaustive function.
+//! What can go wrong with a batch. What to do about it is `directive`, what to tell a person `remedy`, what to log
+//! `gist`: each is one exhaustive function.
 
 mod directive;
+mod gist;
 mod remedy;
 
 pub(crate) use directive::Policy;

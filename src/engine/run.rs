@@ -248,20 +248,20 @@ impl Subscription {
                     sqlstate = trouble.sqlstate,
                     remedy = trouble.remedy,
                     "halted: {}",
-                    trouble.message
+                    fault.gist()
                 );
             }
             Directive::Shrink => {
                 let page = fault.page();
                 self.pace.shrink(page);
-                tracing::warn!(subscription = self.id(), page, "halving the page: {}", trouble.message);
+                tracing::warn!(subscription = self.id(), page, "halving the page: {}", fault.gist());
             }
             Directive::Park => self.park(fault, &trouble),
             Directive::PassBy => self.parked.quarantined = true,
             Directive::Pause => tracing::info!(subscription = self.id(), "paused by an operator"),
             Directive::Retry | Directive::Retake => {
                 self.metrics.retry();
-                tracing::warn!(subscription = self.id(), "trying again: {}", trouble.message);
+                tracing::warn!(subscription = self.id(), "trying again: {}", fault.gist());
             }
         }
         // A take that failed loses nothing: only what was held is counted as lost.

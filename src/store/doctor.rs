@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::health::unsound;
 use super::order::{Home, Order, skipped};
-use super::{Link, Result, blockers, glance, why_unproven};
+use super::{Link, Result, blockers, glance, why_daemons_cannot_prove};
 
 /// How a thing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -70,7 +70,7 @@ pub(crate) async fn examine(conn: &mut Link<'_>) -> Result<Vec<Finding>> {
     }
     findings.push(passed_unseen(conn).await?);
     findings.push(inversions(conn).await?);
-    let unproven = why_unproven(conn).await?;
+    let unproven = why_daemons_cannot_prove(conn).await?;
     let tier = u8::from(unproven.is_none());
     findings.push(match unproven {
         None => Finding::good("horizon", "tier 1: readers go past whoever has not appended"),

@@ -155,6 +155,20 @@ pub(crate) async fn why_unproven(conn: &mut Link<'_>) -> Result<Option<String>> 
     .await?)
 }
 
+/// The same of the daemons that run, for whoever only looks: they prove horizons for everybody, and what the looker may do
+/// does not matter.
+pub(crate) async fn why_daemons_cannot_prove(conn: &mut Link<'_>) -> Result<Option<String>> {
+    Ok(sqlx::query_scalar(
+        "select coalesce(es_why_unproven(),
+                         (select format('role %s may not execute es_raise_stamp_floor(xid8)', min(a.usename))
+                          from pg_stat_activity a
+                          where a.datname = current_database() and a.application_name = 'foldd watcher'
+                          having bool_and(not has_function_privilege(a.usesysid, 'es_raise_stamp_floor(xid8)', 'execute'))))",
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
 /// What one look at the log tells that writes nothing and raises nothing.
 #[derive(Debug, Clone)]
 pub(crate) struct Glance {

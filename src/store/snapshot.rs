@@ -43,7 +43,8 @@ impl EventStore {
         {
             tracing::warn!(
                 stream_id = root.stream_id(),
-                error = crate::error::chain(&error),
+                error = %error,
+                sqlstate = error.sqlstate(),
                 "snapshot not written"
             );
         }

@@ -61,8 +61,7 @@ async fn a_database_that_is_gone_is_named_and_waited_for() {
     let daemon = world.daemon();
     world.caught_up("tally").await;
     world.server().crash().await.expect("it can be crashed");
-    all_say(&world, &[], 1, &["cannot reach postgres://postgres@localhost", "is PostgreSQL running there"])
-        .await;
+    all_say(&world, &[], 1, &["cannot reach postgres://foldd_", "is PostgreSQL running there"]).await;
     let late = world.daemon();
     logged(&world, &late, "the database is not ready").await;
     logged(&world, &late, "is PostgreSQL running there").await;

@@ -44,6 +44,8 @@ mod parking;
 mod pooler;
 /// A log that came to another cluster: restored, copied, promoted.
 mod restore;
+/// What each of the roles of the deployment cannot do.
+mod roles;
 /// Projections in Rust, hosted in this process.
 mod rust;
 /// The house rules.

@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 
 mod events;
 pub(crate) mod listen;
+pub(crate) mod roles;
 
 pub(crate) use events::Logged;
 
@@ -29,15 +30,15 @@ pub(crate) struct World {
     pool: PgPool,
     dir: PathBuf,
     own: Option<Server>,
+    /// Whether commands have the roles of `deploy/roles.sql`; else they are superusers.
+    has_roles: bool,
 }
 
 impl World {
     /// A migrated database on the shared server. Its horizon is shared too: a test that holds a transaction open for
     /// long takes [`World::alone`].
     pub(crate) async fn new() -> Self {
-        let world = Self::bare().await;
-        world.store().migrate().await.expect("a new database can be migrated");
-        world
+        Self::bare().await.migrated().await
     }
 
     /// An empty database on the shared server.
@@ -53,9 +54,20 @@ impl World {
 
     /// As [`World::alone`], with server settings.
     pub(crate) async fn alone_with(settings: &[(&str, &str)]) -> Self {
-        let world = Self::bare_alone_with(settings).await;
-        world.store().migrate().await.expect("a new database can be migrated");
-        world
+        Self::bare_alone_with(settings).await.migrated().await
+    }
+
+    /// With the schema, which is the owner's, and the roles for everybody else.
+    async fn migrated(mut self) -> Self {
+        roles::migrate(&self.url, &self.pool).await;
+        self.has_roles = true;
+        self
+    }
+
+    /// From now on commands are superusers; whoever wants that says why.
+    pub(crate) fn by_superusers(mut self, _why: &'static str) -> Self {
+        self.has_roles = false;
+        self
     }
 
     /// An empty database on a server of one's own.
@@ -80,7 +92,7 @@ impl World {
         let dir = std::env::temp_dir().join(format!("foldd-test-{name}"));
         std::fs::create_dir_all(dir.join("projections")).expect("a folder can be made");
         let pool = pool(&url).await;
-        Self { url, pool, dir, own }
+        Self { url, pool, dir, own, has_roles: false }
     }
 
     /// The server of this world's own.
@@ -158,12 +170,10 @@ impl World {
 
     /// As [`World::command`], of a program with handlers of its own.
     pub(crate) fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let url =
+            if self.has_roles { roles::as_role(&self.url, roles::role_of(args)) } else { self.url.clone() };
         let mut command = Command::new(program);
-        command
-            .args(args)
-            .current_dir(&self.dir)
-            .env("DATABASE_URL", &self.url)
-            .env("FOLDD__LOG__FORMAT", "json");
+        command.args(args).current_dir(&self.dir).env("DATABASE_URL", url).env("FOLDD__LOG__FORMAT", "json");
         if !self.dir.join("foldd.toml").exists() {
             self.configure("");
         }
@@ -202,11 +212,16 @@ impl World {
 
     /// Waits until a projection has applied everything that is committed now.
     pub(crate) async fn caught_up(&self, name: &str) {
-        self.eventually(&format!("{name} catches up"), async || {
+        let (started, mut said) = (Instant::now(), String::new());
+        while started.elapsed() < PATIENCE {
             let done = self.foldd(&["wait", name, "--caught-up", "--timeout", "60s"]).await;
-            done.code == 0
-        })
-        .await;
+            if done.code == 0 {
+                return;
+            }
+            said = done.err;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{name} never caught up: {said}");
     }
 
     /// The status of one projection, as `status --json` has it; null when there is none.

@@ -40,7 +40,7 @@ impl Fault {
         Trouble { message, remedy, sqlstate, place, event: self.event().cloned() }
     }
 
-    fn told(&self) -> (String, &'static str) {
+    pub(super) fn told(&self) -> (String, &'static str) {
         match self {
             Self::Unknown(message) => (
                 format!("the connection failed: {message}"),

@@ -35,7 +35,7 @@ impl Subscription {
             remedy = trouble.remedy,
             "{}: {}",
             if quarantine { "parked, and its stream is quarantined" } else { "parked" },
-            trouble.message
+            fault.gist()
         );
         let letter = Letter {
             position: event.position,
@@ -146,7 +146,7 @@ impl Subscription {
             event = fault.event().map(tracing::field::display),
             remedy = trouble.remedy,
             "the retry failed again: {}",
-            trouble.message
+            fault.gist()
         );
         let position = fault.event().map(|event| event.position);
         let noting = parking::retry_failed(

@@ -27,7 +27,7 @@ pub(crate) async fn read(conn: &mut Link<'_>, lag: LagSource, only: Option<&str>
 }
 
 async fn read_store(conn: &mut Link<'_>, glance: &Glance) -> store::Result<StoreStatus> {
-    let unproven = store::why_unproven(conn).await?;
+    let unproven = store::why_daemons_cannot_prove(conn).await?;
     let tier = u8::from(unproven.is_none());
     let blockers = store::blockers(conn, BLOCKER_MIN_AGE, tier).await?;
     let held = blockers.iter().filter(|blocker| blocker.holds && glance.withholds);

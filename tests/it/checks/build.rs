@@ -136,7 +136,7 @@ async fn what_fails_half_way_leaves_nothing() {
 async fn an_interrupted_build_leaves_nothing_and_a_killed_one_is_cleared_away() {
     let world = World::new().await;
     // Holds the build up at its first event, until the lock is given back.
-    world.execute("create schema gate; create function gate.wait() returns int language plpgsql as $$ begin perform pg_advisory_xact_lock_shared(77); return 1; end $$").await;
+    world.execute("create schema gate; grant usage on schema gate to public; create function gate.wait() returns int language plpgsql as $$ begin perform pg_advisory_xact_lock_shared(77); return 1; end $$").await;
     let text = TALLY
         .replace("categories = ", "extension_schemas = [\"gate\"]\ncategories = ")
         .replace("event.stream_id, 1)", "event.stream_id, wait())");

@@ -225,7 +225,7 @@ async fn nobody_waits_for_a_verification() {
     let world = World::alone().await;
     world
         .execute(
-            "create schema gate; create function gate.pass() returns boolean language plpgsql as $$ begin
+            "create schema gate; grant usage on schema gate to public; create function gate.pass() returns boolean language plpgsql as $$ begin
                  if current_schema() like 'foldd_scratch%' then perform pg_advisory_xact_lock_shared(77); end if;
                  return true; end $$",
         )

@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use super::{AUDIT, Load, audit_is_exact, moves_on};
+use crate::examples::example;
 use crate::fold::TALLY;
-use crate::world::World;
+use crate::world::{Daemon, World};
 
 const FIRST: &str = "first-canary-of-the-database";
 const SECOND: &str = "second-canary-of-the-database";
 const TOKEN: &str = "canary-token-of-the-verbs";
+/// What an event says.
+const PAYLOAD: &str = "canary-of-a-payload";
 
 /// A server that asks the role `rotated` for its password, and the file that tells the daemon which one.
 async fn with_a_password() -> (World, PathBuf) {
@@ -111,4 +114,104 @@ async fn no_secret_is_in_logs_metrics_status_page_or_errors() {
         assert!(!text.contains("canary"), "{place}: {text}");
     }
     assert_eq!(daemon.stop().await.code(), Some(0));
+}
+
+/// Ways in which a statement repeats an event when it fails: a name, its table, and what it does with `mail`.
+const INDISCREET: [(&str, &str, &str); 5] = [
+    ("cast", "mail bigint", "(event.data->>'mail')::bigint"),
+    ("repeated", "mail text unique", "event.data->>'mail'"),
+    ("refused", "mail text check (length(mail) < 3)", "event.data->>'mail'"),
+    ("raised", "mail text", "refuse(event.data->>'mail')"),
+    ("late", "mail text", "event.data->>'mail'"),
+];
+
+fn indiscreet(world: &World, on_error: &str) {
+    for (name, column, value) in INDISCREET {
+        let function = "create function refuse(mail text) returns text language plpgsql as $$ begin
+            raise exception '% is refused', mail using hint = mail, detail = mail; end $$;";
+        world.projection(
+            name,
+            &format!(
+                "/* foldd\nversion = 1\ncategories = [\"person\"]\non_error = \"{on_error}\"\n*/\n-- @tables\n\
+                 create table t ({column});\n{function}\n-- @on Joined\ninsert into t values ({value});\n"
+            ),
+        );
+    }
+}
+
+/// Nothing that goes elsewhere than to whoever may read the database has a word of an event.
+async fn is_discreet(daemon: &Daemon) {
+    for path in ["/metrics", "/livez", "/readyz"] {
+        let (_, text) = daemon.get(path).await;
+        assert!(!text.contains("canary"), "{path}: {text}");
+    }
+    let log = daemon.log();
+    assert!(!log.contains("canary"), "{log}");
+}
+
+#[tokio::test]
+async fn no_word_of_an_event_is_logged_whatever_a_statement_says_of_it() {
+    for (on_error, phase) in [("halt", "halted"), ("quarantine_stream", "live")] {
+        let world = World::new().await;
+        indiscreet(&world, on_error);
+        let daemon = world.daemon_with(&[("FOLDD__LOG__LEVEL", "debug")]);
+        for (name, ..) in INDISCREET {
+            world.caught_up(name).await;
+        }
+        // It speaks up at the commit, when the handler is done.
+        world
+            .execute("create function late.say() returns trigger language plpgsql as $$ begin
+                    raise exception 'it was %', new.mail; end $$;
+                 create constraint trigger late after insert on late.t deferrable initially deferred for each row execute function late.say()")
+            .await;
+        let data = format!("{{\"mail\": \"{PAYLOAD}\"}}");
+        for _ in 0..2 {
+            world.append("person-1", "Joined", &data).await;
+        }
+        for (name, ..) in INDISCREET {
+            let wanted = if name == "late" { "halted" } else { phase };
+            world
+                .eventually(&format!("{name} fails"), async || {
+                    let status = world.status(name).await;
+                    status["phase"] == wanted && (status["dead_letters"] != 0 || !status["error"].is_null())
+                })
+                .await;
+        }
+        // Who may look into the database is told in full.
+        let shown =
+            world.foldd(&["status"]).await.out + &world.foldd(&["dead-letters", "list", "--json"]).await.out;
+        assert!(shown.matches(PAYLOAD).count() >= INDISCREET.len(), "{shown}");
+        if on_error != "halt" {
+            world.foldd(&["dead-letters", "retry", "raised", "--all", "--timeout", "10s"]).await;
+            daemon.says("the retry failed again").await;
+        }
+        for condition in
+            ["invalid text representation (22P02)", "unique violation (23505)", "raise exception (P0001)"]
+        {
+            assert!(daemon.log().contains(condition), "{condition}: {}", daemon.log());
+        }
+        is_discreet(&daemon).await;
+        assert_eq!(daemon.stop().await.code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn no_word_of_an_event_is_logged_when_a_handler_in_rust_fails_or_panics() {
+    let mistaken = format!("{{\"type\": \"Deposited\", \"cents\": \"{PAYLOAD}\"}}");
+    let greatest = format!("{{\"type\": \"Withdrawn\", \"cents\": {}}}", i64::MIN);
+    for (kind, data, says) in [
+        ("Deposited", mistaken, "the handler returned an error or panicked"),
+        ("Withdrawn", greatest, "panicked at examples/own_daemon.rs"),
+    ] {
+        let world = World::new().await;
+        world.append("account-1", kind, &data).await;
+        let mut command = world.command_of(&example("own_daemon"), &["run"]);
+        command.env("FOLDD__LOG__LEVEL", "debug");
+        let daemon = world.daemon_of(command);
+        world.halted("balances").await;
+        daemon.says(says).await;
+        is_discreet(&daemon).await;
+        assert!(!daemon.log().contains(&i64::MIN.to_string()), "{}", daemon.log());
+        assert_eq!(daemon.stop().await.code(), Some(0));
+    }
 }

@@ -32,7 +32,7 @@ async fn note_moves(world: &World) {
     world
         .execute(
             "create table moves (subscription_id text, holder uuid);
-             create function note_move() returns trigger language plpgsql as $$
+             create function note_move() returns trigger language plpgsql security definer as $$
                  begin insert into moves values (new.subscription_id, new.holder); return null; end $$;
              create trigger note_move after update of holder on es_subscriptions for each row
                  when (new.holder is not null and new.holder is distinct from old.holder)

@@ -37,6 +37,7 @@ pub(super) struct Troubled {
 pub(super) async fn troubled() -> Troubled {
     let mut world = World::alone().await;
     world.execute("create table knob (parts int); insert into knob values (0); create table rate (currency text, rate int);
+                   grant select on knob, rate to foldd_daemon;
              insert into rate values ('EUR', 100)").await;
     world.configure(&format!(
         "token = \"{TOKEN}\"\n[daemon]\nlive_batch = \"50ms\"\ncatch_up_batch = \"100ms\"\nbatch_timeout = \"1s\"\nworkers = 6"

@@ -65,7 +65,8 @@ fn corpus(when: &[When]) -> Vec<Wrong> {
 
 /// A world with a log, a neighbour's table, and a projection that nothing is wrong with.
 async fn world() -> World {
-    let world = World::new().await;
+    let world =
+        World::new().await.by_superusers("the daemon's role may do less than most of these mistakes need");
     world.execute("create schema neighbour; create table neighbour.tally (n bigint)").await;
     world.execute("insert into neighbour.tally values (1)").await;
     world.projection("good", TALLY);

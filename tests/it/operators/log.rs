@@ -18,7 +18,7 @@ async fn an_entry_says_who_did_what_why_and_what_was_before() {
         (&json!("pause"), &json!("tally@1"), &json!("ada"), &json!("the disk is full")),
         "{log}"
     );
-    assert_eq!(entry["db_role"], world.value("select session_user").await);
+    assert_eq!(entry["db_role"], "foldd_daemon");
     assert_eq!(entry["before"], json!({ "phase": "standby", "paused": false }));
     assert_eq!(entry["after"], json!({ "phase": "paused", "paused": true }));
     assert_eq!(log[0]["verb"], "resume", "the newest first");
