@@ -43,8 +43,8 @@ begin
     if es_current_incarnation() is distinct from es_enter.incarnation then
         raise exception 'the horizon was seen before the server restarted' using errcode = 'FD003';
     end if;
-    -- Nobody reads what is being built. A crash takes back effect and checkpoint together, and the transaction that ends
-    -- the load waits for all before it.
+    -- Nothing is promised yet of what is being built. A crash of the server takes back effect and checkpoint together, by
+    -- less than a second, and they are folded again; the transaction that ends the load waits for all before it.
     if not is_built then
         perform set_config('synchronous_commit', 'off', true);
     end if;

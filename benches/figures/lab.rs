@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use foldd::embedded::{Options, Server};
 use foldd::{Cursor, Daemon, EventStore};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio_util::sync::CancellationToken;
 
+use crate::account::CHANGES;
 use crate::watch::{self, CaughtUp};
 
 /// Events that are appended at once when a log is made. Each such block has one stamp.
@@ -76,6 +77,16 @@ impl Database {
     pub(crate) async fn number(&self, sql: &str) -> anyhow::Result<i64> {
         let sql = format!("select coalesce(({sql})::bigint, 0)");
         sqlx::query_scalar(AssertSqlSafe(sql.clone())).fetch_one(&self.pool).await.context(sql)
+    }
+
+    /// Fails unless a projection's balances are the sums of the log.
+    pub(crate) async fn check_balances(&self, name: &str, category: &str) -> anyhow::Result<()> {
+        let sum = self.number(&format!("select sum(cents) from {name}.balance")).await?;
+        let wanted = format!(
+            "select sum(sum) from (select {CHANGES} from es_events where stream_category = '{category}' group by 1) given"
+        );
+        ensure!(sum == self.number(&wanted).await?, "the balances of {name} are wrong");
+        Ok(())
     }
 
     /// The cursor behind the event at a position, in a log made by [`seed`](Self::seed) alone; 0 is the

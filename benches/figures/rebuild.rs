@@ -6,11 +6,10 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
 use foldd::{Daemon, Registry};
 
 use crate::Extent;
-use crate::account::{self, on_batch, on_event};
+use crate::account::{on_batch, on_event};
 use crate::catch_up::baselines::{Apply, at_once, in_client};
 use crate::lab::{Database, Lab, rate};
 use crate::latency::latencies;
@@ -84,13 +83,7 @@ impl Ours<'_> {
         };
         let daemon = Daemon::new(Registry::new()).with_sql(name, &text);
         let took = self.database.catch_up_all(daemon, &subscriptions).await?;
-        let sum = self.database.number(&format!("select sum(cents) from {name}.balance")).await?;
-        let wanted = format!(
-            "select sum(sum) from (select {} from es_events where stream_category = '{}' group by 1) given",
-            account::CHANGES,
-            self.category
-        );
-        ensure!(sum == self.database.number(&wanted).await?, "the balances of {name} are wrong");
+        self.database.check_balances(name, self.category).await?;
         self.database.execute(&format!("truncate {name}.balance")).await?;
         tracing::info!("  {name}: {:.0} events/s", rate(self.events, took));
         Ok(rate(self.events, took))

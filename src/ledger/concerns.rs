@@ -163,22 +163,23 @@ fn of_projection(projection: &ProjectionStatus, status: &Status, found: &mut Vec
         _ => {}
     }
     found.extend(waiting(projection, &id));
-    if projection.dead_letters > 0 {
-        let are = if projection.dead_letters == 1 { "is" } else { "are" };
-        found.push(Concern {
-            place: None,
-            event: None,
-            ..about(
-                Gravity::Poor,
-                "dead_letters",
-                format!("{} {are} parked", events(projection.dead_letters)),
-                format!(
-                    "`foldd dead-letters list {id}` shows them; mend what they say, and retry or discard them"
-                ),
-                &[],
-            )
-        });
-    }
+    found.extend(parked(projection, &id));
+}
+
+fn parked(projection: &ProjectionStatus, id: &str) -> Option<Concern> {
+    let are = if projection.dead_letters == 1 { "is" } else { "are" };
+    (projection.dead_letters > 0).then(|| Concern {
+        gravity: Gravity::Poor,
+        kind: "dead_letters",
+        projection: Some(id.to_owned()),
+        message: format!("{} {are} parked", events(projection.dead_letters)),
+        place: None,
+        event: None,
+        remedy: format!(
+            "`foldd dead-letters list {id}` shows them; mend what they say, and retry or discard them"
+        ),
+        verbs: Vec::new(),
+    })
 }
 
 /// What a version waits for that does not pass by itself: such a reason has its remedy behind it.

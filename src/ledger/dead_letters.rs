@@ -17,6 +17,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 
+use super::deeds;
 use super::phases::Trouble;
 use super::wishes::{self, Refusal, Signature};
 use crate::store::Link;
@@ -207,7 +208,7 @@ pub(crate) async fn want_retry(
     }
     let before = json!({ "open": open(&mut unit, &subject.id).await? });
     let after = json!({ "retried": letters.len(), "positions": first(&letters) });
-    let revision = wishes::record(&mut unit, "retry", &subject, signature, before, after).await?;
+    let revision = deeds::note(&mut unit, "retry", &subject.id, signature, before, after).await?;
     unit.commit().await?;
     Ok(Settled { id: subject.id, revision, letters, left_behind: Vec::new() })
 }
@@ -264,7 +265,7 @@ pub(crate) async fn discard(
     .await?;
     let after = json!({ "open": before - gone, "discarded": gone, "positions": first(&letters) });
     let revision =
-        wishes::record(&mut unit, "discard", &subject, signature, json!({ "open": before }), after).await?;
+        deeds::note(&mut unit, "discard", &subject.id, signature, json!({ "open": before }), after).await?;
     unit.commit().await?;
     Ok(Settled { id: subject.id, revision, letters, left_behind: left.into_iter().map(selected).collect() })
 }

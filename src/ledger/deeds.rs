@@ -28,6 +28,8 @@ pub(crate) struct Entry {
 }
 
 /// Writes down what is done in this unit; returns the revision of what it was done to.
+///
+/// The lock is the last one taken, and held for as long as a commit takes.
 pub(crate) async fn note(
     unit: &mut Link<'_>,
     verb: &str,

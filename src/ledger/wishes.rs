@@ -156,7 +156,7 @@ async fn changed(
     signature: &Signature<'_>,
     after: Value,
 ) -> Result<Done, Refusal> {
-    let revision = record(&mut unit, verb, &subject, signature, subject.state(), after).await?;
+    let revision = deeds::note(&mut unit, verb, &subject.id, signature, subject.state(), after).await?;
     unit.commit().await?;
     Ok(Done { id: subject.id, changed: true, revision, phase: subject.phase })
 }
@@ -209,20 +209,6 @@ pub(crate) async fn lock(
 
 fn is_lock_timeout(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).as_deref() == Some("55P03")
-}
-
-/// Writes down what is done in this unit; returns the subscription's new revision.
-///
-/// The lock is the last one taken, and held for as long as a commit takes.
-pub(crate) async fn record(
-    unit: &mut Link<'_>,
-    verb: &str,
-    subject: &Subject,
-    signature: &Signature<'_>,
-    before: Value,
-    after: Value,
-) -> sqlx::Result<i64> {
-    deeds::note(unit, verb, &subject.id, signature, before, after).await
 }
 
 /// The subscription that a name stands for.

@@ -9,14 +9,13 @@ pub(crate) mod baselines;
 
 use std::time::Duration;
 
-use anyhow::ensure;
 use foldd::Daemon;
 
+use crate::Extent;
 use crate::account::{in_rust, in_sql, on_batch, on_event};
 use crate::lab::{Database, Lab, rate};
 use crate::report::{Aim, Figure};
 use crate::watch::CaughtUp;
-use crate::{Extent, account};
 use baselines::{Apply, at_once, in_client};
 
 const EVENTS: i64 = 500_000;
@@ -99,13 +98,7 @@ impl Ours<'_> {
     async fn fold_in_pages(&self, daemon: Daemon, name: &str) -> anyhow::Result<(f64, f64)> {
         let CaughtUp { took, largest: (page, page_took) } =
             self.database.catch_up(daemon, &format!("{name}@1")).await?;
-        let sum = self.database.number(&format!("select sum(cents) from {name}.balance")).await?;
-        let wanted = format!(
-            "select sum(sum) from (select {} from es_events where stream_category = '{}' group by 1) given",
-            account::CHANGES,
-            self.category
-        );
-        ensure!(sum == self.database.number(&wanted).await?, "the balances of {name} are wrong");
+        self.database.check_balances(name, self.category).await?;
         self.database.execute(&format!("truncate {name}.balance")).await?;
         let (whole, largest_page) = (rate(self.events, took), rate(page, page_took));
         tracing::info!(

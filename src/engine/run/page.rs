@@ -17,6 +17,9 @@ use crate::store::{self, Link};
 
 /// From this page size on, the planner is told that the page is large.
 const BULK_PAGE: i64 = 20_000;
+/// The longest that the creation of an index is waited for. Hours of sorting are somebody's billions of rows; more is a
+/// connection that died without a word.
+const INDEX_DEADLINE: Duration = Duration::from_secs(6 * 60 * 60);
 
 impl Subscription {
     pub(super) async fn fold(&mut self, conn: &mut Link<'_>, view: &View, terms: &Terms) -> Turn {
@@ -44,18 +47,13 @@ impl Subscription {
         } else {
             None
         };
-        let behind = self.phase == Phase::CatchingUp;
-        let paced = self.pace.page(if behind { terms.catch_up_batch } else { terms.live_batch });
-        let paced = self.speed_limit().map_or(paced, |most| paced.min(most));
+        let paced = self.paced(terms);
         let bounds = Bounds {
             max_events: match (&letter, suspected) {
                 (_, Some(_)) => 1,
                 // As large as the page that failed on it.
                 (Some((_, page)), None) => *page,
-                // What there is are its own events, and the page has others'.
-                (None, None) if self.is_split => paced,
-                // Not more than there is: should the batch run out of time, the halving begins at what it had.
-                (None, None) => paced.min(self.remaining(view).map_or(paced, |remaining| remaining.max(1))),
+                (None, None) => self.page_of(paced, view),
             },
             max_bytes: terms.max_page_bytes,
             bulk: paced >= BULK_PAGE,
@@ -100,6 +98,20 @@ impl Subscription {
                 self.failed(&fault)
             }
         }
+    }
+
+    /// How many events fold fastest in one page, within the time that a batch may take and the speed that a build may have.
+    fn paced(&self, terms: &Terms) -> i64 {
+        let behind = self.phase == Phase::CatchingUp;
+        let paced = self.pace.page(if behind { terms.catch_up_batch } else { terms.live_batch });
+        self.speed_limit().map_or(paced, |most| paced.min(most))
+    }
+
+    /// Not more than there is: should the batch run out of time, the halving begins at what it had. What there is of a split
+    /// projection are its own events, and the page has others'.
+    fn page_of(&self, paced: i64, view: &View) -> i64 {
+        let remaining = if self.is_split { None } else { self.remaining(view) };
+        remaining.map_or(paced, |remaining| paced.min(remaining.max(1)))
     }
 
     async fn is_there(&self, conn: &mut Link<'_>) -> Result<bool, Fault> {
@@ -237,8 +249,8 @@ impl Subscription {
         }
     }
 
-    /// One after the other, each for as long as it takes: millions of rows are sorted for minutes, while the lease is renewed
-    /// elsewhere and the live version goes on.
+    /// One after the other: millions of rows are sorted for minutes, while the lease is renewed elsewhere and the live
+    /// version goes on.
     async fn create_late_indexes(&self, conn: &mut Link<'_>) -> Result<(), Fault> {
         let Program { subscription_id, projection_id, .. } = &self.program;
         let next = async |conn: &mut Link<'_>| {
@@ -248,7 +260,10 @@ impl Subscription {
             within(self.deadline, projections::set_waiting(conn, projection_id, "its indexes")).await?;
             let started = Instant::now();
             let creating = projections::create_late_index(conn, projection_id, &definition);
-            creating.await.map_err(|error| Fault::of_index(&error, &definition))?;
+            tokio::time::timeout(INDEX_DEADLINE, creating)
+                .await
+                .map_err(|_| Fault::Unknown("no answer for six hours while an index was created".to_owned()))?
+                .map_err(|error| Fault::of_index(&error, &definition))?;
             let seconds = started.elapsed().as_secs_f64();
             tracing::info!(
                 projection = projection_id,
@@ -267,7 +282,7 @@ impl Subscription {
             // all the same, and autovacuum makes up for it.
             match within(self.deadline, projections::tidy(conn, &table)).await {
                 Err(fault @ Fault::Unknown(_)) => return Err(fault),
-                Err(fault) => tracing::warn!(table, "not tidied: {fault:?}"),
+                Err(fault) => tracing::warn!(table, "not tidied: {}", fault.gist()),
                 Ok(()) => {}
             }
         }

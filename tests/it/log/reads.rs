@@ -167,6 +167,54 @@ async fn the_extent_of_a_page_is_that_of_its_events() {
 }
 
 #[tokio::test]
+async fn the_reach_of_a_large_page_is_that_of_its_events() {
+    let world = World::new().await;
+    // 60 small events to one of 3 kB, in blocks of one stamp, beside another category and a gap in the positions.
+    world
+        .execute(
+            "insert into es_streams (stream_id, stream_category, stream_version)
+             values ('a-1', 'a', 0), ('b-1', 'b', 0)",
+        )
+        .await;
+    for block in 0..6 {
+        world
+            .execute(&format!(
+                "insert into es_events (stream_id, stream_category, stream_version, event_type, data)
+                 select c || '-1', c, {block} * 1000 + n, 'A',
+                        jsonb_build_object('pad', case when n % 61 = 0 then
+                            (select string_agg(md5(i::text), '') from generate_series(1, 100) i) else 'x' end)
+                 from generate_series(1, 700) n cross join (values ('a'), ('b')) given (c)"
+            ))
+            .await;
+        world.execute("select nextval(pg_get_serial_sequence('es_events', 'global_position'))").await;
+    }
+    settled(&world).await;
+    // Full pages and the last one, from several places on; a bound of bytes that does not matter, and none. What is said of
+    // the oldest event is that of the first.
+    let wrong = "
+        select string_agg(format('%s %s %s %s', given.categories, most, bytes, start.global_position), ', ')
+        from (values (null::text[]), (array['a']), (array['a', 'b']), (array['missing'])) as given (categories)
+        cross join (values (10), (1000), (1500), (9000)) lengths (most)
+        cross join (values (null), (1000000000)) bounds (bytes)
+        cross join (select transaction_id, global_position from es_events where global_position % 997 = 1
+                    union all select '0', 0) start
+        cross join lateral es_reach_after(given.categories, start.transaction_id, start.global_position, most, null,
+                                          bytes) reach
+        cross join lateral es_extent_after(given.categories, start.transaction_id, start.global_position, most, null,
+                                           bytes) extent
+        where (reach.events, reach.oldest, reach.transaction_id, reach.global_position)
+              is distinct from (extent.events, extent.oldest, extent.transaction_id, extent.global_position)";
+    assert_eq!(world.value(wrong).await, "", "reaches that are not the extents");
+    // Where the bound may matter, every event is counted.
+    let bounded =
+        "select string_agg(bytes::text, ', ') from (values (1), (5000), (60000), (100000)) bounds (bytes)
+        cross join lateral es_reach_after(array['a'], '0', 0, 4000, null, bytes) reach
+        cross join lateral es_extent_after(array['a'], '0', 0, 4000, null, bytes) extent
+        where reach is distinct from extent or reach.events = 4000";
+    assert_eq!(world.value(bounded).await, "", "bounds that were not kept");
+}
+
+#[tokio::test]
 async fn a_stream_is_read_from_either_end() {
     let world = World::new().await;
     let store = world.store();

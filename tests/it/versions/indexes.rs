@@ -66,7 +66,7 @@ async fn an_index_that_no_handler_needs_is_created_after_the_load_whatever_is_ki
     let world = World::alone().await;
     live(&world, 200).await;
     // So slow that the load cannot end before the table is locked.
-    world.projection("tally", &text("lower(kind)", "events_per_second = 50"));
+    world.projection("tally", &text("lower(kind)", "events_per_second = 25"));
     let daemon = world.daemon();
     world
         .eventually("the tables are there", async || {
@@ -110,4 +110,68 @@ async fn an_index_that_does_not_fit_the_rows_stops_the_build_and_nothing_else() 
     assert_eq!(version(&world, 1).await["role"], "live");
     assert_eq!(world.value(LEFT).await, "1");
     assert_eq!(daemon.stop().await.code(), Some(0));
+}
+
+/// Whether an index of the second version waits, by the tables and a statement more.
+async fn waits(world: &World, tables: &str, statement: &str) -> bool {
+    let text = super::TALLY
+        .replace("{version}", "2")
+        .replace("{times}", "2")
+        .replace("{settings}", "cutover = \"manual\"\nevents_per_second = 1")
+        .replace("-- @tables\n", &format!("-- @tables\n{tables}\n"));
+    world.projection("tally", &format!("{text}-- @batch\n{statement};\n"));
+    let daemon = world.daemon();
+    world
+        .eventually("the second version is entered", async || {
+            world.value("select count(*) from es_projections where projection_id = 'tally@2'").await == "1"
+        })
+        .await;
+    let waits = world.value(LEFT).await != "0";
+    let there = "select to_regclass('tally__v2.looked') is not null";
+    assert_eq!(world.value(there).await, (!waits).to_string(), "on the list or in the table: {tables}");
+    let done = world.foldd(&["cancel", "tally@2", "--timeout", "30s"]).await;
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(daemon.stop().await.code(), Some(0));
+    world.execute("delete from es_projections where projection_id like 'tally@2%'").await;
+    waits
+}
+
+#[tokio::test]
+async fn what_a_statement_may_need_and_what_decides_does_not_wait() {
+    let world = World::alone().await;
+    live(&world, 20).await;
+    let insert = "insert into extra (id, kind) select global_position, event_type from batch";
+    let table = "create table extra (id bigint primary key, kind text, parent bigint);";
+    for (what, tables, statement, expected) in [
+        ("nobody looks for it", "create index looked on extra (kind);", insert, true),
+        (
+            "a condition names its column",
+            "create index looked on extra (kind);",
+            "delete from extra where kind = 'None'",
+            false,
+        ),
+        (
+            "its table is searched, and it has a condition",
+            "create index looked on extra (kind) where kind > 'a';",
+            "delete from extra where parent = 7",
+            false,
+        ),
+        (
+            "its column is a foreign key",
+            "alter table extra add foreign key (parent) references extra on delete cascade;
+          create index looked on extra (parent);",
+            insert,
+            false,
+        ),
+        ("it is unique", "create unique index looked on extra (kind, id);", insert, false),
+        (
+            "there is a function",
+            "create function one() returns int language sql as 'select 1';
+          create index looked on extra (kind);",
+            insert,
+            false,
+        ),
+    ] {
+        assert_eq!(waits(&world, &format!("{table}\n{tables}"), statement).await, expected, "{what}");
+    }
 }
