@@ -9,7 +9,8 @@
 --   foldd_owner    migrates, rebases; owns the schema of the log
 --   foldd_append   appends and reads the log; cannot change, delete or truncate an event
 --   foldd_daemon   `foldd run` and the verbs of operators; makes and drops the schemas of projections; cannot append
---   foldd_monitor  looks at everything: status, lag, doctor, plan, log, wait, `dead-letters list` and `show`; changes nothing
+--   foldd_monitor  looks at everything: status, lag, doctor, log, wait, `dead-letters list` and `show`; changes nothing. What lays
+--                  tables out to look at them, `plan`, `check` and `verify`, is the daemon's
 do $$
 declare
     name text;

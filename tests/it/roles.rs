@@ -154,7 +154,6 @@ async fn a_monitor_sees_everything_and_writes_nothing() {
         &["status"][..],
         &["status", "--json"],
         &["lag"],
-        &["plan"],
         &["log"],
         &["doctor"],
         &["wait", "tally", "--caught-up"],

@@ -169,11 +169,10 @@ async fn no_word_of_an_event_is_logged_whatever_a_statement_says_of_it() {
             world.append("person-1", "Joined", &data).await;
         }
         for (name, ..) in INDISCREET {
-            let wanted = if name == "late" { "halted" } else { phase };
             world
                 .eventually(&format!("{name} fails"), async || {
                     let status = world.status(name).await;
-                    status["phase"] == wanted && (status["dead_letters"] != 0 || !status["error"].is_null())
+                    status["phase"] == phase && (status["dead_letters"] != 0 || !status["error"].is_null())
                 })
                 .await;
         }

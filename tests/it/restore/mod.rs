@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::fold::TALLY;
-use crate::world::World;
+use crate::world::{World, roles};
 
 /// A program that comes with PostgreSQL, where it does.
 fn program(world: &mut World, name: &str) -> Option<PathBuf> {
@@ -19,9 +19,10 @@ fn program(world: &mut World, name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Dumps one world's database into an empty one of another server.
+/// Dumps one world's database into an empty one of another server, where the roles are first, as docs/backup.md has it.
 async fn copy(from: &mut World, to: &mut World) -> Option<()> {
     let (dump, psql) = (program(from, "pg_dump")?, program(to, "psql")?);
+    roles::grant(to.pool()).await;
     let file = from.dir().join("dump.sql");
     finish(&dump, &["--file", &file.display().to_string(), "--dbname", from.url()]).await;
     finish(

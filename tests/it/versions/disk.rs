@@ -35,6 +35,7 @@ impl Small {
         let owner = std::fs::metadata(data).expect("the server's folder is there");
         chown(&space, Some(owner.uid()), Some(owner.gid())).expect("it can be handed over");
         world.execute(&format!("create tablespace small location '{}'", space.display())).await;
+        world.execute("grant create on tablespace small to public").await;
         let database = world.value("select quote_ident(current_database())").await;
         world.execute(&format!("alter database {database} set default_tablespace = small")).await;
     }
@@ -91,7 +92,7 @@ async fn a_full_disk_stops_the_build_alone_which_goes_on_when_there_is_space() {
     assert!(error["remedy"].as_str().is_some_and(|it| it.contains("free some space")), "{error}");
     let status = world.foldd(&["status"]).await.out;
     assert!(status.contains("free some space"), "{status}");
-    daemon.says("No space left on device").await;
+    daemon.says("disk full (53100)").await;
     // The live one has its space elsewhere.
     world.append("order-1", "Placed", "{}").await;
     world.eventually("the live one goes on", async || world.rows("tally.whole").await == ["(1,4001)"]).await;

@@ -22,7 +22,7 @@ const NAMES: [&str; 3] = ["ants", "bees", "cats"];
 
 /// Builds wait here for a lock that a test holds.
 const GATE: &str = "\
-create schema gate;
+create schema gate; grant usage on schema gate to public;
 create function gate.pass() returns boolean language plpgsql as $$
 begin
     if current_schema() like '%\\_\\_v%' then

@@ -79,14 +79,19 @@ async fn what_was_said_about_the_old_tables_holds_for_the_new_ones() {
              grant update (n) on tally.tally to writer;
              comment on schema tally is 'orders, counted'; comment on table tally.tally is 'by type';
              comment on column tally.tally.n is 'how many';
-             alter default privileges in schema tally grant select on tables to reader;
+             alter default privileges for role foldd_daemon in schema tally grant select on tables to reader;
              alter table tally.whole enable row level security;
              create policy everything on tally.whole for select to reader using (n >= 0);
              create publication counted for table tally.tally where (n > 0)",
         )
         .await;
     tally(&world, 2, "");
-    let _daemon = world.daemon();
+    let daemon = world.daemon();
+    // A publication can be changed by its owner alone. Nothing is left out: somebody has to hand it over.
+    waits_for(&world, 2, "must be owner of publication counted").await;
+    told(&world, &daemon, &["must be owner of publication counted", "have the owner grant"]).await;
+    assert_eq!(world.rows("tally.whole").await, ["(1,10)"]);
+    world.execute("alter publication counted owner to foldd_daemon").await;
     role(&world, 2, "live").await;
     let said = "select concat_ws(' | ',
         has_schema_privilege('reader', 'tally', 'usage'), has_table_privilege('reader', 'tally.tally', 'select with grant option'),

@@ -19,7 +19,7 @@ pub(crate) fn role_of(args: &[&str]) -> &'static str {
         "foldd_append"
     } else if verb(&["migrate", "rebase"]) {
         "foldd_owner"
-    } else if verb(&["status", "lag", "wait", "log", "doctor", "plan"])
+    } else if verb(&["status", "lag", "wait", "log", "doctor"])
         || args.first() == Some(&"dead-letters") && matches!(args.get(1), Some(&"list" | &"show"))
     {
         "foldd_monitor"

@@ -53,8 +53,8 @@ impl Gate {
 pub(super) async fn build_for_handlers(world: &World) {
     world
         .execute(&format!(
-            "create schema gate;
-             create table gate.closed (step integer primary key);
+            "create schema gate; grant usage on schema gate to public;
+             create table gate.closed (step integer primary key); grant select on gate.closed to public;
              create function gate.wait(step integer) returns void language plpgsql as $$
              begin
                  if exists (select from gate.closed c where c.step = wait.step) then
