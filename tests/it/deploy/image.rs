@@ -1,7 +1,8 @@
 //! The image, as far as it can be proven where nothing builds images: its layers have every file that the build reads, its
 //! compiler is new enough for what is compiled.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
 use super::tools::{Folder, right, said, tool};
@@ -34,20 +35,50 @@ fn metadata(folder: &Path) -> Result<serde_json::Value, String> {
     }
 }
 
+/// The files that the compiler read for the library and the binary, as it listed them beside what it made. Clippy lists its
+/// own configuration too, which no build reads.
+fn read_by_the_compiler() -> BTreeSet<PathBuf> {
+    let made = Path::new(env!("CARGO_BIN_EXE_foldd")).with_file_name("deps");
+    let entries = std::fs::read_dir(&made).unwrap_or_else(|error| panic!("{}: {error}", made.display()));
+    let lists = entries.map(|entry| entry.expect("it can be read").path()).filter(|path| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        name.starts_with("foldd-") && name.ends_with(".d")
+    });
+    let mut read = BTreeSet::new();
+    for list in lists {
+        let text = std::fs::read_to_string(&list).expect("a list can be read");
+        let words = text.split_whitespace().filter(|word| !word.ends_with(':') && !word.starts_with('#'));
+        for path in words.map(|word| without_detours(Path::new(word))) {
+            let within = path.strip_prefix(root()).unwrap_or(&path);
+            if within.is_relative() && root().join(within).is_file() && !within.ends_with(".clippy.toml") {
+                read.insert(within.to_owned());
+            }
+        }
+    }
+    read
+}
+
+/// `src/store/../../migrations` as `migrations`.
+fn without_detours(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        if part == Component::ParentDir {
+            plain.pop();
+        } else {
+            plain.push(part);
+        }
+    }
+    plain
+}
+
 #[test]
 fn the_layers_have_every_file_that_the_build_reads() {
     let copied = copied("FROM scratch");
     assert!(copied.len() > 3, "{copied:?}");
-    let binary = PathBuf::from(env!("CARGO_BIN_EXE_foldd"));
-    let list = binary.with_extension("d");
-    let read = std::fs::read_to_string(&list).unwrap_or_else(|error| panic!("{}: {error}", list.display()));
-    let read: Vec<PathBuf> = read
-        .split_whitespace()
-        .filter_map(|path| Path::new(path).strip_prefix(root()).ok())
-        .map(Path::to_owned)
-        .filter(|path| !path.starts_with("target"))
-        .collect();
-    assert!(read.len() > 50, "cargo lists what it read: {read:?}");
+    let read = read_by_the_compiler();
+    for folder in ["src", "migrations", "config"] {
+        assert!(read.iter().any(|path| path.starts_with(folder)), "nothing of {folder} in {read:?}");
+    }
     for path in read {
         assert!(copied.iter().any(|folder| path.starts_with(folder)), "{} is not copied", path.display());
     }
