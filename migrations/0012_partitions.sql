@@ -128,7 +128,7 @@ end;
 
 -- A subscription has reached the horizon for the first time. When all partitions have, their version is built; it is
 -- live then, unless another one is, whose place it takes by a cut-over (0013_versions.sql). Says what became of it.
-create function es_go_live(subscription_id text) returns text
+create function es_go_live(subscription_id text, is_finished boolean) returns text
 language plpgsql volatile
 set search_path from current
 as $$
@@ -141,12 +141,13 @@ begin
     where s.subscription_id = es_go_live.subscription_id returning s.projection_id into whole;
     -- Of two that arrive at once the second one waits here, and sees the first.
     perform 1 from es_projections p where p.projection_id = whole for update;
-    -- Of two that arrived at once neither took itself for the last one, who creates them.
-    if exists (select from es_projections p
-               where p.projection_id = whole and p.role = 'building' and p.late_indexes <> '{}'
-                 and (select bool_and(s.is_built) from es_subscriptions s where s.projection_id = whole)) then
+    -- Of two that arrive at once neither took itself for the last one, who finishes the tables.
+    if (not is_finished or exists (select from es_projections p where p.projection_id = whole and p.late_indexes <> '{}'))
+       and exists (select from es_projections p
+                   where p.projection_id = whole and p.role = 'building' and p.built_xid is null)
+       and (select bool_and(s.is_built) from es_subscriptions s where s.projection_id = whole) then
         update es_subscriptions s set is_built = false where s.subscription_id = es_go_live.subscription_id;
-        return 'unindexed';
+        return 'unfinished';
     end if;
     update es_projections p
     set built_at = now(), built_xid = pg_current_xact_id(), waiting_for = null,
@@ -161,8 +162,8 @@ begin
 end
 $$;
 
-comment on function es_go_live(text) is
-    'Notes that a subscription is built; with the last partition its version is `live`, `built` beside a live one, or `unindexed`.';
+comment on function es_go_live(text, boolean) is
+    'Notes that a subscription is built; with the last partition its version is `live`, `built` beside a live one, or `unfinished`: its tables want their indexes and statistics first.';
 
 -- Splits a projection anew. Does nothing when it is split so already.
 create function es_repartition(projection_id text, wanted integer) returns boolean

@@ -251,60 +251,69 @@ pub(crate) enum Built {
     Live,
     /// It waits to take the place of the live one.
     Beside,
-    /// It is the last part, and there are indexes to be created first.
-    NotIndexed,
+    /// It is the last part, and the tables are to be finished first.
+    Unfinished,
     /// Other partitions are on their way, or it was built before.
     NotYet,
 }
 
-/// A subscription has reached the horizon for the first time.
-pub(crate) async fn go_live(conn: &mut Link<'_>, subscription_id: &str) -> sqlx::Result<Built> {
-    let became: Option<String> =
-        sqlx::query_scalar("select es_go_live($1)").bind(subscription_id).fetch_one(conn).await?;
+/// A subscription has reached the horizon for the first time, and has finished the tables, if it is the last part.
+pub(crate) async fn go_live(
+    conn: &mut Link<'_>,
+    subscription_id: &str,
+    is_finished: bool,
+) -> sqlx::Result<Built> {
+    let became: Option<String> = sqlx::query_scalar("select es_go_live($1, $2)")
+        .bind(subscription_id)
+        .bind(is_finished)
+        .fetch_one(conn)
+        .await?;
     Ok(match became.as_deref() {
         Some("live") => Built::Live,
         Some("built") => Built::Beside,
-        Some("unindexed") => Built::NotIndexed,
+        Some("unfinished") => Built::Unfinished,
         _ => Built::NotYet,
     })
 }
 
-/// The tables of a version of which this is the last subscription that is not built yet, as SQL names them; empty while
-/// others are on their way.
-pub(crate) async fn tables_to_tidy(conn: &mut Link<'_>, subscription_id: &str) -> sqlx::Result<Vec<String>> {
+/// Whether the other parts of a version that is being built are all done, so that this one finishes the tables.
+pub(crate) async fn is_last_part(conn: &mut Link<'_>, subscription_id: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar(
-        "select format('%I.%I', n.nspname, c.relname)
-         from es_subscriptions s
-         join es_projections p on p.projection_id = s.projection_id and p.role = 'building'
-         join pg_class c on c.relnamespace = p.schema_oid and c.relkind in ('r', 'm') and not c.relispartition
-         join pg_namespace n on n.oid = c.relnamespace
-         where s.subscription_id = $1
-           and not exists (select from es_subscriptions o where o.projection_id = s.projection_id
-                             and o.subscription_id <> s.subscription_id and not o.is_built)
-         order by 1",
+        "select exists (select from es_subscriptions s
+                        join es_projections p on p.projection_id = s.projection_id and p.role = 'building'
+                        where s.subscription_id = $1
+                          and not exists (select from es_subscriptions o where o.projection_id = s.projection_id
+                                          and o.subscription_id <> s.subscription_id and not o.is_built))",
     )
     .bind(subscription_id)
+    .fetch_one(conn)
+    .await
+}
+
+/// The tables of a version, as SQL names them.
+pub(crate) async fn tables(conn: &mut Link<'_>, projection_id: &str) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "select format('%I.%I', n.nspname, c.relname)
+         from es_projections p
+         join pg_class c on c.relnamespace = p.schema_oid and c.relkind in ('r', 'm') and not c.relispartition
+         join pg_namespace n on n.oid = c.relnamespace
+         where p.projection_id = $1 order by 1",
+    )
+    .bind(projection_id)
     .fetch_all(conn)
     .await
 }
 
-/// The next index that waited for the load of a version of which this is the last subscription that is not built yet;
-/// `None` while others are on their way.
+/// The next index that waits for the load of a version.
 pub(crate) async fn next_late_index(
     conn: &mut Link<'_>,
-    subscription_id: &str,
+    projection_id: &str,
 ) -> sqlx::Result<Option<String>> {
-    let next: Option<Option<String>> = sqlx::query_scalar(
-        "select p.late_indexes[1]
-         from es_subscriptions s
-         join es_projections p on p.projection_id = s.projection_id and p.role = 'building'
-         where s.subscription_id = $1
-           and not exists (select from es_subscriptions o where o.projection_id = s.projection_id
-                             and o.subscription_id <> s.subscription_id and not o.is_built)",
-    )
-    .bind(subscription_id)
-    .fetch_optional(conn)
-    .await?;
+    let next: Option<Option<String>> =
+        sqlx::query_scalar("select late_indexes[1] from es_projections where projection_id = $1")
+            .bind(projection_id)
+            .fetch_optional(conn)
+            .await?;
     Ok(next.flatten())
 }
 

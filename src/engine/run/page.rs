@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{Next, Subscription, Terms, Turn, within};
 use crate::engine::backlog::View;
-use crate::engine::batch::{self, Batch, Bounds, Committed, Program};
+use crate::engine::batch::{self, Batch, Bounds, Committed};
 use crate::engine::failure::Fault;
 use crate::engine::machine::{Input, Phase};
 use crate::engine::report;
@@ -225,7 +225,7 @@ impl Subscription {
                         Built::Beside => {
                             tracing::info!(subscription = self.id(), "built, and about to take over")
                         }
-                        Built::NotYet | Built::NotIndexed => {}
+                        Built::NotYet | Built::Unfinished => {}
                     }
                     self.building = false;
                 }
@@ -235,15 +235,18 @@ impl Subscription {
         self.after(Input::ReachedHorizon)
     }
 
-    /// Creates the indexes that waited and tidies the tables, if this is the last part of them, and notes that this part is
-    /// built.
+    /// Finishes the tables, if this is the last part of them, and notes that this part is built.
     async fn built(&mut self, conn: &mut Link<'_>) -> Result<Built, Fault> {
+        let id = &self.program.subscription_id;
         loop {
-            self.create_late_indexes(conn).await?;
-            self.tidy(conn).await?;
-            match within(self.deadline, projections::go_live(conn, &self.program.subscription_id)).await? {
+            let is_last = within(self.deadline, projections::is_last_part(conn, id)).await?;
+            if is_last {
+                self.create_late_indexes(conn).await?;
+                self.tidy(conn).await?;
+            }
+            match within(self.deadline, projections::go_live(conn, id, is_last)).await? {
                 // Another part arrived at the same moment: now this one is the last.
-                Built::NotIndexed => {}
+                Built::Unfinished => {}
                 became @ (Built::Live | Built::Beside | Built::NotYet) => return Ok(became),
             }
         }
@@ -252,9 +255,9 @@ impl Subscription {
     /// One after the other: millions of rows are sorted for minutes, while the lease is renewed elsewhere and the live
     /// version goes on.
     async fn create_late_indexes(&self, conn: &mut Link<'_>) -> Result<(), Fault> {
-        let Program { subscription_id, projection_id, .. } = &self.program;
+        let projection_id = &self.program.projection_id;
         let next = async |conn: &mut Link<'_>| {
-            within(self.deadline, projections::next_late_index(conn, subscription_id)).await
+            within(self.deadline, projections::next_late_index(conn, projection_id)).await
         };
         while let Some(definition) = next(conn).await? {
             within(self.deadline, projections::set_waiting(conn, projection_id, "its indexes")).await?;
@@ -276,8 +279,8 @@ impl Subscription {
     }
 
     async fn tidy(&self, conn: &mut Link<'_>) -> Result<(), Fault> {
-        let id = &self.program.subscription_id;
-        for table in within(self.deadline, projections::tables_to_tidy(conn, id)).await? {
+        let id = &self.program.projection_id;
+        for table in within(self.deadline, projections::tables(conn, id)).await? {
             // Statistics and the visibility map, so that the first readers have good plans. Without them they are right
             // all the same, and autovacuum makes up for it.
             match within(self.deadline, projections::tidy(conn, &table)).await {

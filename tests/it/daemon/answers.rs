@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -17,13 +17,27 @@ const OPENING: u32 = 6;
 const LOST: u32 = 5;
 const LOST_BEFORE_A_POOLER: u32 = 20;
 
-/// Passes bytes on between a client and the server. What a worker is told is lost now and then.
-async fn pass_on(
-    mut client: UnixStream,
-    server: PathBuf,
+/// What the proxy does to answers.
+struct Losses {
     one_in: u32,
-    lost: Arc<AtomicU32>,
-) -> std::io::Result<()> {
+    /// So many so far.
+    lost: AtomicU32,
+    /// From now on none, so that a backlog of whatever length is folded in time.
+    are_over: AtomicBool,
+}
+
+impl Losses {
+    fn hit(&self) -> bool {
+        let hit = !self.are_over.load(Ordering::Relaxed) && fastrand::u32(..self.one_in) == 0;
+        if hit {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        hit
+    }
+}
+
+/// Passes bytes on between a client and the server. What a worker is told is lost now and then.
+async fn pass_on(mut client: UnixStream, server: PathBuf, losses: Arc<Losses>) -> std::io::Result<()> {
     let mut server = UnixStream::connect(server).await?;
     let (mut asked, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let (mut is_worker, mut answers) = (false, 0_u32);
@@ -43,8 +57,7 @@ async fn pass_on(
                     return Ok(());
                 }
                 answers += 1;
-                if is_worker && answers > OPENING && fastrand::u32(..one_in) == 0 {
-                    lost.fetch_add(1, Ordering::Relaxed);
+                if is_worker && answers > OPENING && losses.hit() {
                     return Ok(());
                 }
                 client.write_all(answered).await?;
@@ -60,11 +73,11 @@ async fn nothing_is_repeated_or_forgotten(world: &World, server_dir: &str, port:
     let (server, proxy_dir) = (PathBuf::from(server_dir).join(&socket), world.dir().join("proxy"));
     std::fs::create_dir(&proxy_dir).expect("a folder can be made");
     let listener = UnixListener::bind(proxy_dir.join(&socket)).expect("a socket can be made");
-    let lost = Arc::new(AtomicU32::new(0));
-    let counted = Arc::clone(&lost);
+    let losses = Arc::new(Losses { one_in, lost: AtomicU32::new(0), are_over: AtomicBool::new(false) });
+    let counted = Arc::clone(&losses);
     let proxy = tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            tokio::spawn(pass_on(client, server.clone(), one_in, Arc::clone(&counted)));
+            tokio::spawn(pass_on(client, server.clone(), Arc::clone(&counted)));
         }
     });
     let encoded = |path: &str| path.replace('/', "%2F");
@@ -74,9 +87,10 @@ async fn nothing_is_repeated_or_forgotten(world: &World, server_dir: &str, port:
 
     let load = Load::start(world);
     let daemon = world.daemon_with(&[("DATABASE_URL", &url), ("FOLDD__DAEMON__MAX_PAGE_EVENTS", "20")]);
-    world.eventually("answers got lost", async || lost.load(Ordering::Relaxed) >= 15).await;
+    world.eventually("answers got lost", async || losses.lost.load(Ordering::Relaxed) >= 15).await;
     moves_on(world, 50).await;
     load.stop().await;
+    losses.are_over.store(true, Ordering::Relaxed);
     audit_is_exact(world).await;
     assert_eq!(daemon.stop().await.code(), Some(0));
     proxy.abort();

@@ -112,6 +112,35 @@ async fn an_index_that_does_not_fit_the_rows_stops_the_build_and_nothing_else() 
     assert_eq!(daemon.stop().await.code(), Some(0));
 }
 
+#[tokio::test]
+async fn of_two_parts_that_arrive_at_once_the_second_one_finishes_the_tables() {
+    let world = World::alone_with(&[("deadlock_timeout", "30s"), ("autovacuum", "off")]).await;
+    live(&world, 60).await;
+    // No index waits: the statistics have to be thought of by themselves.
+    let settings = "cutover = \"manual\"\npartitions = 2\nevents_per_second = 20";
+    super::tally(&world, 2, settings);
+    let daemon = world.daemon();
+    world
+        .eventually("the second version is entered", async || {
+            world.value("select count(*) from es_subscriptions where projection_id = 'tally@2'").await == "2"
+        })
+        .await;
+    let mut holder = world.pool().begin().await.expect("it answers");
+    sqlx::raw_sql("select from es_projections where projection_id = 'tally@2' for no key update")
+        .execute(&mut *holder)
+        .await
+        .expect("the version is there");
+    let waiting =
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%es_go_live%'";
+    world.eventually("both have arrived", async || world.value(waiting).await == "2").await;
+    drop(holder);
+    waits_for(&world, 2, "cutover").await;
+    let tidied = "select string_agg(relname, ' ' order by relname) from pg_stat_user_tables
+                  where schemaname = 'tally__v2' and vacuum_count > 0 and analyze_count > 0";
+    world.eventually("the tables are tidied", async || world.value(tidied).await == "tally whole").await;
+    assert_eq!(daemon.stop().await.code(), Some(0));
+}
+
 /// Whether an index of the second version waits, by the tables and a statement more.
 async fn waits(world: &World, tables: &str, statement: &str) -> bool {
     let text = super::TALLY
