@@ -10,8 +10,9 @@
 //! and clerk both renew the lease, each on its own connection, so that no slow statement of one of them costs it. Each has
 //! an outer loop that reconnects with backoff and an inner session that ends at the first error.
 //!
-//! **Draining.** Not ready any more; the token is cancelled; no new turn begins; what is not in hand is given back at once;
-//! batches in hand commit or, past the deadline, are cut off and roll back; the last leases are released; everybody ends.
+//! **Draining.** Not ready any more; the token is cancelled; no new turn begins; what is not in hand is given back at once,
+//! and what is when its batch has committed; past the deadline, batches are cut off and roll back; the last leases are
+//! released; everybody ends.
 //!
 //! **Coming and going.** When a projection was split anew by another process, or a version of it begins or ends, that
 //! projection alone is prepared anew (`preparing`), and the `crew` takes in who is new and lets go who is gone; all others keep
@@ -54,6 +55,9 @@ use errands::Errands;
 use preparing::{Opened, Preparing};
 use roster::Roster;
 use watcher::Interests;
+
+/// How often a draining daemon looks whose batch has ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
 
 /// What a daemon needs to know.
 #[derive(Debug)]
@@ -229,9 +233,19 @@ impl Supervisor {
         // Not ready before the first lease goes.
         daemon.readiness(|readiness| readiness.draining = true);
         drain.cancel();
-        let in_hand = roster.drain(Subscription::drain);
+        let mut in_hand = roster.drain(Subscription::drain);
         daemon.leave(crew.on(&in_hand));
-        if tokio::time::timeout(self.drain_timeout, workers.wait()).await.is_err() {
+        let done = async {
+            // Whoever ends a batch gives its lease back then, and not with the last of all.
+            while tokio::time::timeout(DRAIN_LOOK, workers.wait()).await.is_err() {
+                let still = roster.drain(Subscription::drain);
+                if still.len() < in_hand.len() {
+                    daemon.leave(crew.on(&still));
+                    in_hand = still;
+                }
+            }
+        };
+        if tokio::time::timeout(self.drain_timeout, done).await.is_err() {
             tracing::warn!(after = ?self.drain_timeout, "batches still in hand are cut off and roll back");
             hands.iter().for_each(tokio::task::AbortHandle::abort);
             workers.wait().await;
