@@ -342,9 +342,9 @@ $$;
 comment on function es_extent_after(text[], xid8, bigint, bigint, xid8, bigint) is
     'How far a page of es_read_after goes: its number of events, the oldest, the cursor of the last one.';
 
--- The same of a large page, for what walking an index costs: the events themselves are not looked at, but for a sample
--- of one in a hundred. It says whether the bound of bytes may matter; where it may, or where too little is known, every
--- event is counted after all. The oldest one is taken to be the first.
+-- The same of a large page, for what walking an index once costs: the events themselves are not looked at, but for a
+-- sample of five hundred, evenly spread. It says whether the bound of bytes may matter; where it may, or where too little is
+-- known, every event is counted after all. The oldest one is taken to be the first.
 create function es_reach_after(
     categories text[], after_transaction_id xid8, after_position bigint, max_events bigint,
     horizon xid8 default null, max_bytes bigint default null,
@@ -358,6 +358,12 @@ declare
     category text := categories[1];
     first    record;
     bytes    numeric;
+    ahead scroll cursor for
+        select e.transaction_id, e.global_position from es_events e
+        where (e.stream_category, e.transaction_id, e.global_position)
+                > (category, es_reach_after.after_transaction_id, es_reach_after.after_position)
+          and (e.stream_category, e.transaction_id) < (category, es_reach_after.horizon)
+        order by e.stream_category, e.transaction_id, e.global_position;
 begin
     horizon := coalesce(es_reach_after.horizon, es_horizon());
     if cardinality(categories) = 1 and es_reach_after.max_events >= 1000 then
@@ -370,25 +376,20 @@ begin
             events := 0;
             return;
         end if;
-        -- Where the page is full, its last event is found on the way that counts it.
-        events := es_reach_after.max_events;
-        for attempt in 1..2 loop
-            select e.transaction_id, e.global_position into transaction_id, global_position from es_events e
-            where (e.stream_category, e.transaction_id, e.global_position)
-                    > (category, es_reach_after.after_transaction_id, es_reach_after.after_position)
-              and (e.stream_category, e.transaction_id) < (category, es_reach_after.horizon)
-            order by e.stream_category, e.transaction_id, e.global_position
-            offset es_reach_after.events - 1 limit 1;
-            exit when found;
-            select count(*) into events from es_events e
-            where (e.stream_category, e.transaction_id, e.global_position)
-                    > (category, es_reach_after.after_transaction_id, es_reach_after.after_position)
-              and (e.stream_category, e.transaction_id) < (category, es_reach_after.horizon);
-        end loop;
+        -- Moving counts, and its end is the last event of the page.
+        open ahead;
+        move forward es_reach_after.max_events in ahead;
+        get diagnostics events = row_count;
+        if events = es_reach_after.max_events then
+            fetch relative 0 from ahead into transaction_id, global_position;
+        else
+            fetch prior from ahead into transaction_id, global_position;
+        end if;
+        close ahead;
         oldest := first.created_at;
         select avg(pg_column_size(e.data) + pg_column_size(e.metadata)) * es_reach_after.events into bytes
         from generate_series(first.global_position, es_reach_after.global_position,
-                             greatest(100 * (es_reach_after.global_position - first.global_position) / es_reach_after.events, 1)) as sample (position)
+                             greatest((es_reach_after.global_position - first.global_position) / 500, 1)) as sample (position)
         join es_events e on e.global_position = sample.position
         where e.stream_category = category;
         if es_reach_after.max_bytes is null or bytes * 2 < es_reach_after.max_bytes then

@@ -181,12 +181,12 @@ create view foldd_bulk.batch as
     union all
     select * from foldd_bulk.es_page() where current_setting('foldd.category') = '';
 
--- What a statement over a large page may use: sorting and hashing it in memory, as much as the page has bytes.
+-- What a statement over a large page may use for sorting and hashing: as much as a page may have bytes, up to 64 MiB.
 create function foldd.es_make_room(max_bytes bigint) returns void
 language sql volatile
 set search_path from current
 begin atomic
-    select set_config('work_mem', greatest(es_make_room.max_bytes, pg_size_bytes(current_setting('work_mem'))) / 1024 || 'kB', true);
+    select set_config('work_mem', greatest(least(es_make_room.max_bytes, 67108864), pg_size_bytes(current_setting('work_mem'))) / 1024 || 'kB', true);
 end;
 
 -- What a compiled projection returns: how far it came, or which event failed and how.

@@ -80,7 +80,7 @@ impl Daemon {
         self
     }
 
-    /// How many events a page has at most; 400,000 unless said otherwise, at least 1. A Rust handler gets a
+    /// How many events a page has at most; 2,000,000 unless said otherwise, at least 1. A Rust handler gets a
     /// page whole, so this bounds its memory. Pages begin small and grow only while that is faster.
     #[must_use]
     pub fn max_page_events(mut self, events: u32) -> Self {

@@ -105,7 +105,9 @@ pub(crate) struct Daemon {
     #[serde(with = "values::duration")]
     #[schemars(with = "String")]
     pub(crate) live_batch: Duration,
-    /// Target time of a batch while catching up (from `live_batch` to 1min).
+    /// Target time of a batch while catching up (from `live_batch` to 1min). While a version is built,
+    /// which nobody reads yet, up to fifteen times as long where larger pages are faster, and at most a
+    /// third of `batch_timeout`.
     #[serde(with = "values::duration")]
     #[schemars(with = "String")]
     pub(crate) catch_up_batch: Duration,
@@ -125,7 +127,9 @@ pub(crate) struct Daemon {
     pub(crate) dead_letter_retention: Duration,
     /// The most events in one batch (1 to 10,000,000).
     pub(crate) max_page_events: u32,
-    /// The most bytes of event data in one batch (65,536 to 1,073,741,824).
+    /// The most bytes of event data in one batch (65,536 to 1,073,741,824). Eight times as many for
+    /// large pages of `@batch` handlers of one category while they are built: PostgreSQL reads those
+    /// from the index and nobody holds them.
     pub(crate) max_page_bytes: u32,
     /// Whether `run` brings the schema up to date itself or only verifies that it is.
     #[serde(deserialize_with = "values::word")]
@@ -219,7 +223,7 @@ impl Default for Daemon {
             batch_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(20),
             dead_letter_retention: Duration::from_secs(30 * 24 * 3600),
-            max_page_events: 400_000,
+            max_page_events: 2_000_000,
             max_page_bytes: 64 << 20,
             migrate: Migrate::OnStart,
         }

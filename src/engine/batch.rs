@@ -37,8 +37,8 @@ pub(crate) struct Program {
 /// Who applies the events of a page.
 #[derive(Debug, Clone)]
 pub(crate) enum Body {
-    /// Compiled functions in the database: one for whole pages, one for what is parked.
-    Sql { plain: Function, parking: Function },
+    /// Compiled functions in the database: one that applies all of a page, one that parks and retries.
+    Sql { plain: Function, parking: Function, takes_whole_pages: bool },
     /// A handler in this process.
     Rust(Hosted),
 }
@@ -104,7 +104,7 @@ pub(crate) async fn fold(
 ) -> Result<Committed, Fault> {
     let folding = async {
         match &program.body {
-            Body::Sql { plain, parking } => {
+            Body::Sql { plain, parking, .. } => {
                 let function = if *batch.care == Care::Whole { plain } else { parking };
                 fold_in_sql(conn, program, function, batch).await
             }

@@ -14,6 +14,8 @@ const PLATEAU: f64 = 1.25;
 /// So many doublings at once while larger pages are still better: each page on the way up writes most rows of the read model
 /// again. Where cost rises with the square, the page that finds out takes 64 times as long as the one before it.
 const LEAP: usize = 3;
+/// The same where each statement has the whole page, and goes to a row once: no square to be afraid of.
+const LEAP_OF_WHOLE_PAGES: usize = 5;
 /// One batch in so many tries a neighbouring size.
 const TRY_EVERY: u32 = 8;
 
@@ -34,17 +36,20 @@ pub(crate) struct Pace {
     next: usize,
     batches: u32,
     most: i64,
+    /// So many doublings at once.
+    leap: usize,
     /// While a failing event is hunted: no page is larger.
     hunted: Option<i64>,
 }
 
 impl Pace {
-    /// `most` bounds every page, in events.
-    pub(crate) fn new(most: i64) -> Self {
+    /// `most` bounds every page, in events; `takes_whole_pages` says that handlers are called once a page.
+    pub(crate) fn new(most: i64, takes_whole_pages: bool) -> Self {
         let most = most.max(1);
         let sizes = (0..).take_while(|index| size(*index) <= most).count().max(1);
         let at = FIRST.min(sizes - 1);
-        Self { rates: vec![0.0; sizes], at, next: at, batches: 0, most, hunted: None }
+        let leap = if takes_whole_pages { LEAP_OF_WHOLE_PAGES } else { LEAP };
+        Self { rates: vec![0.0; sizes], at, next: at, batches: 0, most, leap, hunted: None }
     }
 
     /// The next page, in events, for a batch that may take `target`.
@@ -54,7 +59,7 @@ impl Pace {
         let fits = if rate > 0.0 { rate * target.as_secs_f64() } else { size(FIRST) as f64 };
         let next = size(self.next);
         // What does not fit is cut to what does, but only where larger is better.
-        let page = if next as f64 <= fits || self.next <= self.at + LEAP { next } else { size(self.at) };
+        let page = if next as f64 <= fits || self.next <= self.at + self.leap { next } else { size(self.at) };
         let page = page.min(fits.min(self.most as f64) as i64).clamp(1, self.most);
         self.hunted.map_or(page, |hunted| page.min(hunted))
     }
@@ -94,7 +99,7 @@ impl Pace {
         let larger = (self.at + 1).min(self.rates.len() - 1);
         let tried = self.rates.iter().rposition(|rate| *rate > 0.0).unwrap_or(self.at);
         self.next = if tried + 1 < self.rates.len() && self.rates[tried] * PLATEAU >= fastest {
-            (tried + LEAP).min(self.rates.len() - 1)
+            (tried + self.leap).min(self.rates.len() - 1)
         } else if !self.batches.is_multiple_of(TRY_EVERY) {
             self.at
         } else if (self.batches / TRY_EVERY).is_multiple_of(2) {
@@ -128,7 +133,7 @@ mod tests {
 
     #[test]
     fn pages_grow_while_larger_ones_are_faster() {
-        let page = settle(&mut Pace::new(400_000), SECOND, |n| 0.002 + n / 500_000.0);
+        let page = settle(&mut Pace::new(400_000, false), SECOND, |n| 0.002 + n / 500_000.0);
         assert!(page > 5_000, "a fixed cost of 2 ms is worth larger pages than {page}");
     }
 
@@ -136,26 +141,39 @@ mod tests {
     fn a_plateau_does_not_hide_what_comes_behind_it() {
         // An upsert a page: its rows are the events, until they are all the 20,000 accounts.
         let rows = |n: f64| 20_000.0 * (1.0 - (-n / 20_000.0).exp());
-        let page = settle(&mut Pace::new(400_000), SECOND, |n| n / 1_000_000.0 + rows(n) / 250_000.0);
+        let page = settle(&mut Pace::new(400_000, false), SECOND, |n| n / 1_000_000.0 + rows(n) / 250_000.0);
         assert!(page > 200_000, "{page} events still touch most accounts each time");
     }
 
     #[test]
+    fn whole_pages_reach_a_backlog_of_a_million_in_three() {
+        let rows = |n: f64| 100_000.0 * (1.0 - (-n / 100_000.0).exp());
+        let (mut pace, mut folded, mut pages) = (Pace::new(2_000_000, true), 0, 0);
+        while folded < 1_000_000 {
+            let page = pace.page(15 * SECOND).min(1_000_000 - folded);
+            let cost = 0.01 + page as f64 / 1_000_000.0 + rows(page as f64) / 75_000.0;
+            pace.committed(page, Duration::from_secs_f64(cost), true);
+            (folded, pages) = (folded + page, pages + 1);
+        }
+        assert_eq!(pages, 3, "each page more writes most of the 100,000 rows again");
+    }
+
+    #[test]
     fn pages_stay_small_where_the_cost_is_quadratic() {
-        let page = settle(&mut Pace::new(400_000), SECOND, |n| 0.001 + n / 100_000.0 + n * n / 2e8);
+        let page = settle(&mut Pace::new(400_000, false), SECOND, |n| 0.001 + n / 100_000.0 + n * n / 2e8);
         assert!(page < 6_000, "one hot row makes a page of {page} slow");
     }
 
     #[test]
     fn a_batch_aims_at_its_target_time() {
         let target = Duration::from_millis(200);
-        let page = settle(&mut Pace::new(400_000), target, |n| 0.002 + n / 100_000.0);
+        let page = settle(&mut Pace::new(400_000, false), target, |n| 0.002 + n / 100_000.0);
         assert!(page <= 22_000, "{page} events take longer than the target");
     }
 
     #[test]
     fn a_failing_page_is_halved_down_to_one_event_and_grows_again() {
-        let mut pace = Pace::new(400_000);
+        let mut pace = Pace::new(400_000, false);
         let mut halvings = 0;
         while pace.shrink(pace.page(SECOND)) {
             halvings += 1;
@@ -170,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_noisy_machine_does_not_walk_the_page_into_a_corner() {
-        let mut pace = Pace::new(400_000);
+        let mut pace = Pace::new(400_000, false);
         let mut noise = fastrand::Rng::with_seed(7);
         let page = settle(&mut pace, SECOND, |n| (0.003 + n / 500_000.0) * (1.0 + 9.0 * noise.f64().powi(8)));
         assert!(page >= 2_000, "{page}");
@@ -178,7 +196,7 @@ mod tests {
 
     #[test]
     fn no_page_is_larger_than_the_most() {
-        assert_eq!(Pace::new(10).page(SECOND), 10);
-        assert_eq!(Pace::new(0).page(SECOND), 1);
+        assert_eq!(Pace::new(10, false).page(SECOND), 10);
+        assert_eq!(Pace::new(0, false).page(SECOND), 1);
     }
 }

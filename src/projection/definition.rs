@@ -54,6 +54,13 @@ pub(crate) enum Body {
     Rust,
 }
 
+impl Body {
+    /// Whether its statements are run once a page.
+    pub(crate) fn takes_whole_pages(&self) -> bool {
+        matches!(self, Self::PerBatch(_))
+    }
+}
+
 impl Definition {
     /// The definition that a file and the effective settings make: the front matter as the
     /// configuration overrides it.

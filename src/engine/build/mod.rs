@@ -229,7 +229,8 @@ async fn body(
         function(tx, current, &target, Variant::Plain).await?,
         function(tx, current, &target, Variant::Parking).await?,
     ) {
-        return Ok(batch::Body::Sql { plain, parking });
+        let takes_whole_pages = current.definition.body.takes_whole_pages();
+        return Ok(batch::Body::Sql { plain, parking, takes_whole_pages });
     }
     let handler = wanted.handlers.get(&current.version).cloned();
     Ok(batch::Body::Rust(Hosted {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{Next, Subscription, Terms, Turn, within};
 use crate::engine::backlog::View;
-use crate::engine::batch::{self, Batch, Bounds, Committed};
+use crate::engine::batch::{self, Batch, Body, Bounds, Committed};
 use crate::engine::failure::Fault;
 use crate::engine::machine::{Input, Phase};
 use crate::engine::report;
@@ -17,6 +17,11 @@ use crate::store::{self, Link};
 
 /// From this page size on, the planner is told that the page is large.
 const BULK_PAGE: i64 = 20_000;
+/// So many times `catch_up_batch` is what a batch of a build aims at, where that is faster: nobody reads yet what it writes,
+/// and each page writes most rows of the read model again.
+const BUILD_BATCH: u32 = 15;
+/// So many times `max_page_bytes` a page of a build may have that is never held as a whole.
+const UNHELD_BYTES: i64 = 8;
 /// The longest that the creation of an index is waited for. Hours of sorting are somebody's billions of rows; more is a
 /// connection that died without a word.
 const INDEX_DEADLINE: Duration = Duration::from_secs(6 * 60 * 60);
@@ -55,7 +60,7 @@ impl Subscription {
                 (Some((_, page)), None) => *page,
                 (None, None) => self.page_of(paced, view),
             },
-            max_bytes: terms.max_page_bytes,
+            max_bytes: self.most_bytes(paced, terms),
             bulk: paced >= BULK_PAGE,
             timeout: terms.batch_timeout,
         };
@@ -102,8 +107,14 @@ impl Subscription {
 
     /// How many events fold fastest in one page, within the time that a batch may take and the speed that a build may have.
     fn paced(&self, terms: &Terms) -> i64 {
-        let behind = self.phase == Phase::CatchingUp;
-        let paced = self.pace.page(if behind { terms.catch_up_batch } else { terms.live_batch });
+        let target = if self.phase != Phase::CatchingUp {
+            terms.live_batch
+        } else if self.building {
+            (terms.catch_up_batch * BUILD_BATCH).min(terms.batch_timeout / 3).max(terms.catch_up_batch)
+        } else {
+            terms.catch_up_batch
+        };
+        let paced = self.pace.page(target);
         self.speed_limit().map_or(paced, |most| paced.min(most))
     }
 
@@ -112,6 +123,19 @@ impl Subscription {
     fn page_of(&self, paced: i64, view: &View) -> i64 {
         let remaining = if self.is_split { None } else { self.remaining(view) };
         remaining.map_or(paced, |remaining| paced.min(remaining.max(1)))
+    }
+
+    /// The bytes of its events bound what a page takes of memory; statements that read a large one from the index hold none of
+    /// it.
+    fn most_bytes(&self, paced: i64, terms: &Terms) -> i64 {
+        let takes_whole_pages = matches!(self.program.body, Body::Sql { takes_whole_pages: true, .. });
+        let is_whole = !self.is_split && !self.parked.quarantined;
+        let one_category = self.categories.as_ref().is_some_and(|all| all.len() == 1);
+        if self.building && paced >= BULK_PAGE && takes_whole_pages && is_whole && one_category {
+            terms.max_page_bytes.saturating_mul(UNHELD_BYTES)
+        } else {
+            terms.max_page_bytes
+        }
     }
 
     async fn is_there(&self, conn: &mut Link<'_>) -> Result<bool, Fault> {

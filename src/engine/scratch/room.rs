@@ -87,7 +87,7 @@ impl Scratch {
 
     /// As large as pays.
     pub(super) fn pace(&self) -> Pace {
-        Pace::new(self.most_events())
+        Pace::new(self.most_events(), false)
     }
 }
 
