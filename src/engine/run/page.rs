@@ -17,8 +17,9 @@ use crate::store::{self, Link};
 
 /// From this page size on, the planner is told that the page is large.
 const BULK_PAGE: i64 = 20_000;
-/// So many times `catch_up_batch` is what a batch of a build aims at, where that is faster: nobody reads yet what it writes,
-/// and each page writes most rows of the read model again.
+/// So many times `catch_up_batch` is what a batch of a build aims at whose statements have the whole page, where that is
+/// faster: nobody reads yet what it writes, and each page writes most rows of the read model again. Event by event a row
+/// costs more with every version that the same transaction leaves of it, so there the target stays what it is.
 const BUILD_BATCH: u32 = 15;
 /// So many times `max_page_bytes` a page of a build may have that is never held as a whole.
 const UNHELD_BYTES: i64 = 8;
@@ -109,7 +110,7 @@ impl Subscription {
     fn paced(&self, terms: &Terms) -> i64 {
         let target = if self.phase != Phase::CatchingUp {
             terms.live_batch
-        } else if self.building {
+        } else if self.building && self.takes_whole_pages() {
             (terms.catch_up_batch * BUILD_BATCH).min(terms.batch_timeout / 3).max(terms.catch_up_batch)
         } else {
             terms.catch_up_batch
@@ -125,13 +126,16 @@ impl Subscription {
         remaining.map_or(paced, |remaining| paced.min(remaining.max(1)))
     }
 
+    fn takes_whole_pages(&self) -> bool {
+        matches!(self.program.body, Body::Sql { takes_whole_pages: true, .. })
+    }
+
     /// The bytes of its events bound what a page takes of memory; statements that read a large one from the index hold none of
     /// it.
     fn most_bytes(&self, paced: i64, terms: &Terms) -> i64 {
-        let takes_whole_pages = matches!(self.program.body, Body::Sql { takes_whole_pages: true, .. });
         let is_whole = !self.is_split && !self.parked.quarantined;
         let one_category = self.categories.as_ref().is_some_and(|all| all.len() == 1);
-        if self.building && paced >= BULK_PAGE && takes_whole_pages && is_whole && one_category {
+        if self.building && paced >= BULK_PAGE && self.takes_whole_pages() && is_whole && one_category {
             terms.max_page_bytes.saturating_mul(UNHELD_BYTES)
         } else {
             terms.max_page_bytes
