@@ -343,8 +343,8 @@ comment on function es_extent_after(text[], xid8, bigint, bigint, xid8, bigint) 
     'How far a page of es_read_after goes: its number of events, the oldest, the cursor of the last one.';
 
 -- The same of a large page, for what walking an index once costs: the events themselves are not looked at, but for a
--- sample of five hundred, evenly spread. It says whether the bound of bytes may matter; where it may, or where too little is
--- known, every event is counted after all. The oldest one is taken to be the first.
+-- sample of five hundred, evenly spread. It says whether the bound of bytes may matter; where it may, or where the sample is
+-- small, every event is counted after all. The oldest one is taken to be the first.
 create function es_reach_after(
     categories text[], after_transaction_id xid8, after_position bigint, max_events bigint,
     horizon xid8 default null, max_bytes bigint default null,
@@ -357,6 +357,9 @@ as $$
 declare
     category text := categories[1];
     first    record;
+    stride   bigint;
+    moved    bigint;
+    sampled  bigint[] := '{}';
     bytes    numeric;
     ahead scroll cursor for
         select e.transaction_id, e.global_position from es_events e
@@ -376,23 +379,33 @@ begin
             events := 0;
             return;
         end if;
-        -- Moving counts, and its end is the last event of the page.
-        open ahead;
-        move forward es_reach_after.max_events in ahead;
-        get diagnostics events = row_count;
-        if events = es_reach_after.max_events then
-            fetch relative 0 from ahead into transaction_id, global_position;
-        else
-            fetch prior from ahead into transaction_id, global_position;
-        end if;
-        close ahead;
         oldest := first.created_at;
-        select avg(pg_column_size(e.data) + pg_column_size(e.metadata)) * es_reach_after.events into bytes
-        from generate_series(first.global_position, es_reach_after.global_position,
-                             greatest((es_reach_after.global_position - first.global_position) / 500, 1)) as sample (position)
-        join es_events e on e.global_position = sample.position
-        where e.stream_category = category;
-        if es_reach_after.max_bytes is null or bytes * 2 < es_reach_after.max_bytes then
+        -- Moving counts, and where it ends is the last event so far.
+        events := 0;
+        open ahead;
+        loop
+            stride := least(es_reach_after.max_events / 500, es_reach_after.max_events - events);
+            exit when stride = 0;
+            move forward stride in ahead;
+            get diagnostics moved = row_count;
+            events := events + moved;
+            if moved < stride then
+                fetch prior from ahead into transaction_id, global_position;
+                exit;
+            end if;
+            fetch relative 0 from ahead into transaction_id, global_position;
+            sampled := sampled || es_reach_after.global_position;
+        end loop;
+        close ahead;
+        if es_reach_after.max_bytes is null then
+            return;
+        end if;
+        if cardinality(sampled) >= 100 then
+            select avg(pg_column_size(e.data) + pg_column_size(e.metadata)) * es_reach_after.events into bytes
+            from unnest(sampled) as sample (position)
+            join es_events e on e.global_position = sample.position;
+        end if;
+        if bytes * 2 < es_reach_after.max_bytes then
             return;
         end if;
     end if;

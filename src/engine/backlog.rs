@@ -8,6 +8,8 @@ use crate::store::{Growth, Horizon};
 #[derive(Debug, Clone)]
 pub(crate) struct View {
     pub(crate) horizon: Horizon,
+    /// Whether the horizon passes open transactions that have not appended, those of batches among them.
+    pub(crate) is_provable: bool,
     /// Events by category that came below the horizon since the watcher began, in this life of the server.
     pub(crate) grown: Growth,
     /// All of them.

@@ -43,6 +43,13 @@ pub(crate) enum Body {
     Rust(Hosted),
 }
 
+impl Body {
+    /// Whether its statements are run once a page.
+    pub(crate) fn takes_whole_pages(&self) -> bool {
+        matches!(self, Self::Sql { takes_whole_pages: true, .. })
+    }
+}
+
 /// A compiled function.
 #[derive(Debug, Clone)]
 pub(crate) struct Function {

@@ -120,10 +120,12 @@ impl Subscription {
     /// A subscription at the start of its life in this process.
     pub(crate) fn new(ready: Ready, terms: &Terms) -> Self {
         let metrics = Arc::new(SubscriptionMetrics::new(&ready.program.projection_id, ready.part.partition));
-        let (most, takes_whole_pages) = match &ready.program.body {
-            Body::Sql { takes_whole_pages, .. } => (terms.max_page_events, *takes_whole_pages),
-            Body::Rust(_) => (terms.max_page_events.min(HOSTED_PAGE), false),
+        let body = &ready.program.body;
+        let most = match body {
+            Body::Sql { .. } => terms.max_page_events,
+            Body::Rust(_) => terms.max_page_events.min(HOSTED_PAGE),
         };
+        let pace = Pace::new(most, body.takes_whole_pages());
         let report = Report {
             phase: Phase::Standby,
             trouble: None,
@@ -145,7 +147,7 @@ impl Subscription {
             backlog: None,
             got_on: false,
             deadline: terms.batch_timeout,
-            pace: Pace::new(most, takes_whole_pages),
+            pace,
             parked: Parked::default(),
             suspects: 0,
             last_page: 0,

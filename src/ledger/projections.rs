@@ -290,30 +290,31 @@ pub(crate) async fn is_last_part(conn: &mut Link<'_>, subscription_id: &str) -> 
     .await
 }
 
-/// The tables of a version, as SQL names them.
+/// The tables of a version that is being built, as SQL names them; none once it is cancelled.
 pub(crate) async fn tables(conn: &mut Link<'_>, projection_id: &str) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar(
         "select format('%I.%I', n.nspname, c.relname)
          from es_projections p
          join pg_class c on c.relnamespace = p.schema_oid and c.relkind in ('r', 'm') and not c.relispartition
          join pg_namespace n on n.oid = c.relnamespace
-         where p.projection_id = $1 order by 1",
+         where p.projection_id = $1 and p.role = 'building' order by 1",
     )
     .bind(projection_id)
     .fetch_all(conn)
     .await
 }
 
-/// The next index that waits for the load of a version.
+/// The next index that waits for the load of a version; `None` also once it is cancelled.
 pub(crate) async fn next_late_index(
     conn: &mut Link<'_>,
     projection_id: &str,
 ) -> sqlx::Result<Option<String>> {
-    let next: Option<Option<String>> =
-        sqlx::query_scalar("select late_indexes[1] from es_projections where projection_id = $1")
-            .bind(projection_id)
-            .fetch_optional(conn)
-            .await?;
+    let next: Option<Option<String>> = sqlx::query_scalar(
+        "select late_indexes[1] from es_projections where projection_id = $1 and role = 'building'",
+    )
+    .bind(projection_id)
+    .fetch_optional(conn)
+    .await?;
     Ok(next.flatten())
 }
 

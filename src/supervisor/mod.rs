@@ -233,19 +233,8 @@ impl Supervisor {
         // Not ready before the first lease goes.
         daemon.readiness(|readiness| readiness.draining = true);
         drain.cancel();
-        let mut in_hand = roster.drain(Subscription::drain);
-        daemon.leave(crew.on(&in_hand));
-        let done = async {
-            // Whoever ends a batch gives its lease back then, and not with the last of all.
-            while tokio::time::timeout(DRAIN_LOOK, workers.wait()).await.is_err() {
-                let still = roster.drain(Subscription::drain);
-                if still.len() < in_hand.len() {
-                    daemon.leave(crew.on(&still));
-                    in_hand = still;
-                }
-            }
-        };
-        if tokio::time::timeout(self.drain_timeout, done).await.is_err() {
+        let drained = daemon.drained(&roster, &crew, &workers);
+        if tokio::time::timeout(self.drain_timeout, drained).await.is_err() {
             tracing::warn!(after = ?self.drain_timeout, "batches still in hand are cut off and roll back");
             hands.iter().for_each(tokio::task::AbortHandle::abort);
             workers.wait().await;
@@ -302,6 +291,20 @@ impl Daemon {
 
     fn is_draining(&self) -> bool {
         self.readiness.borrow().draining
+    }
+
+    /// Waits until no batch is in hand any more. What is not is given back at once, and what is when its batch has ended, not
+    /// with the last of all.
+    async fn drained(&self, roster: &Roster, crew: &Crew, workers: &TaskTracker) {
+        let mut in_hand = roster.drain(Subscription::drain);
+        self.leave(crew.on(&in_hand));
+        while tokio::time::timeout(DRAIN_LOOK, workers.wait()).await.is_err() {
+            let still = roster.drain(Subscription::drain);
+            if still.len() < in_hand.len() {
+                self.leave(crew.on(&still));
+                in_hand = still;
+            }
+        }
     }
 
     /// Has everything given back at once that is not in hand.

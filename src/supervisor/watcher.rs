@@ -204,6 +204,7 @@ impl Session<'_> {
 
     /// Hands out what was seen, unless nothing changed.
     fn publish(&self, seen: Observation, same_life: bool) {
+        let is_provable = self.daemon.board.unproven().is_none();
         self.views.send_if_modified(|view| {
             let next = match view.as_deref() {
                 Some(before) if same_life => {
@@ -213,14 +214,14 @@ impl Session<'_> {
                         return false;
                     }
                     let mut next = before.clone();
-                    next.horizon = seen.horizon;
+                    (next.horizon, next.is_provable) = (seen.horizon, is_provable);
                     for (category, events) in seen.growth {
                         next.grown_total += events;
                         *next.grown.entry(category).or_default() += events;
                     }
                     next
                 }
-                _ => View { horizon: seen.horizon, grown: Growth::new(), grown_total: 0 },
+                _ => View { horizon: seen.horizon, is_provable, grown: Growth::new(), grown_total: 0 },
             };
             *view = Some(Arc::new(next));
             true

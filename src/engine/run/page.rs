@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{Next, Subscription, Terms, Turn, within};
 use crate::engine::backlog::View;
-use crate::engine::batch::{self, Batch, Body, Bounds, Committed};
+use crate::engine::batch::{self, Batch, Bounds, Committed};
 use crate::engine::failure::Fault;
 use crate::engine::machine::{Input, Phase};
 use crate::engine::report;
@@ -19,7 +19,8 @@ use crate::store::{self, Link};
 const BULK_PAGE: i64 = 20_000;
 /// So many times `catch_up_batch` is what a batch of a build aims at whose statements have the whole page, where that is
 /// faster: nobody reads yet what it writes, and each page writes most rows of the read model again. Event by event a row
-/// costs more with every version that the same transaction leaves of it, so there the target stays what it is.
+/// costs more with every version that the same transaction leaves of it, so there the target stays what it is; and where the
+/// horizon cannot be proven, since the readers of the log wait for every open batch.
 const BUILD_BATCH: u32 = 15;
 /// So many times `max_page_bytes` a page of a build may have that is never held as a whole.
 const UNHELD_BYTES: i64 = 8;
@@ -53,18 +54,14 @@ impl Subscription {
         } else {
             None
         };
-        let paced = self.paced(terms);
-        let bounds = Bounds {
-            max_events: match (&letter, suspected) {
-                (_, Some(_)) => 1,
-                // As large as the page that failed on it.
-                (Some((_, page)), None) => *page,
-                (None, None) => self.page_of(paced, view),
-            },
-            max_bytes: self.most_bytes(paced, terms),
-            bulk: paced >= BULK_PAGE,
-            timeout: terms.batch_timeout,
+        let paced = self.paced(view, terms);
+        let given = match (&letter, suspected) {
+            (_, Some(_)) => Some(1),
+            // As large as the page that failed on it.
+            (Some((_, page)), None) => Some(*page),
+            (None, None) => None,
         };
+        let bounds = self.bounds(paced, given, view, terms);
         self.last_page = bounds.max_events;
         let care = match letter {
             Some((letter, _)) => Care::Around(Some(letter)),
@@ -92,25 +89,49 @@ impl Subscription {
                 }
                 self.committed(conn, &committed, started.elapsed(), view).await
             }
-            Err(fault) => {
-                if !fault.is_no_error() {
-                    self.metrics.batch(fault.outcome(), 0, started.elapsed());
-                }
-                // With its version went the function: nobody's mistake, and this one is about to be dismissed.
-                let may_be_gone = matches!(fault, Fault::Broken { .. });
-                if may_be_gone && !self.is_there(conn).await.unwrap_or(true) {
-                    return self.failed(&Fault::Fenced);
-                }
-                self.failed(&fault)
-            }
+            Err(fault) => self.rolled_back(conn, &fault, started.elapsed()).await,
         }
     }
 
+    async fn rolled_back(&mut self, conn: &mut Link<'_>, fault: &Fault, took: Duration) -> Turn {
+        if !fault.is_no_error() {
+            self.metrics.batch(fault.outcome(), 0, took);
+        }
+        // With its version went the function: nobody's mistake, and this one is about to be dismissed.
+        let may_be_gone = matches!(fault, Fault::Broken { .. });
+        if may_be_gone && !self.is_there(conn).await.unwrap_or(true) {
+            return self.failed(&Fault::Fenced);
+        }
+        self.failed(fault)
+    }
+
+    /// The bounds of a page that pays, or of one whose events are `given`.
+    ///
+    /// The bytes of its events bound what a page takes of memory. Statements that read a large one from the index, as it is
+    /// while nothing is to be passed by, hold none of it.
+    fn bounds(&self, paced: i64, given: Option<i64>, view: &View, terms: &Terms) -> Bounds {
+        let bulk = paced >= BULK_PAGE;
+        let is_whole = given.is_none() && !self.is_split && !self.parked.quarantined;
+        let one_category = self.categories.as_ref().is_some_and(|all| all.len() == 1);
+        let unheld = bulk && is_whole && one_category && self.builds_by_page();
+        Bounds {
+            max_events: given.unwrap_or_else(|| self.page_of(paced, view)),
+            max_bytes: terms.max_page_bytes.saturating_mul(if unheld { UNHELD_BYTES } else { 1 }),
+            bulk,
+            timeout: terms.batch_timeout,
+        }
+    }
+
+    /// Whether this is a build whose statements have the whole page.
+    fn builds_by_page(&self) -> bool {
+        self.building && self.program.body.takes_whole_pages()
+    }
+
     /// How many events fold fastest in one page, within the time that a batch may take and the speed that a build may have.
-    fn paced(&self, terms: &Terms) -> i64 {
+    fn paced(&self, view: &View, terms: &Terms) -> i64 {
         let target = if self.phase != Phase::CatchingUp {
             terms.live_batch
-        } else if self.building && self.takes_whole_pages() {
+        } else if view.is_provable && self.builds_by_page() {
             (terms.catch_up_batch * BUILD_BATCH).min(terms.batch_timeout / 3).max(terms.catch_up_batch)
         } else {
             terms.catch_up_batch
@@ -124,22 +145,6 @@ impl Subscription {
     fn page_of(&self, paced: i64, view: &View) -> i64 {
         let remaining = if self.is_split { None } else { self.remaining(view) };
         remaining.map_or(paced, |remaining| paced.min(remaining.max(1)))
-    }
-
-    fn takes_whole_pages(&self) -> bool {
-        matches!(self.program.body, Body::Sql { takes_whole_pages: true, .. })
-    }
-
-    /// The bytes of its events bound what a page takes of memory; statements that read a large one from the index hold none of
-    /// it.
-    fn most_bytes(&self, paced: i64, terms: &Terms) -> i64 {
-        let is_whole = !self.is_split && !self.parked.quarantined;
-        let one_category = self.categories.as_ref().is_some_and(|all| all.len() == 1);
-        if self.building && paced >= BULK_PAGE && self.takes_whole_pages() && is_whole && one_category {
-            terms.max_page_bytes.saturating_mul(UNHELD_BYTES)
-        } else {
-            terms.max_page_bytes
-        }
     }
 
     async fn is_there(&self, conn: &mut Link<'_>) -> Result<bool, Fault> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{AUDIT, Load, audit_is_exact, moves_on};
+use crate::deploy::manifests::value_of;
 use crate::world::World;
 
 /// A handler that is in hand for nearly a minute.
@@ -22,11 +23,11 @@ async fn nothing_is_held(world: &World) {
     assert_eq!(world.value(HELD).await, "0 0", "leases are given back and the replica has signed off");
 }
 
-/// In seconds: how long Kubernetes waits from SIGTERM to SIGKILL.
-fn grace() -> u64 {
+/// How long Kubernetes waits from SIGTERM to SIGKILL.
+fn grace() -> Duration {
     let deployment = include_str!("../../../deploy/base/deployment.yaml");
-    let (_, grace) = deployment.split_once("terminationGracePeriodSeconds: ").expect("it is said");
-    grace.lines().next().and_then(|grace| grace.trim().parse().ok()).expect("it is a number")
+    let grace = value_of(deployment, "terminationGracePeriodSeconds").expect("it is said");
+    Duration::from_secs(grace.parse().expect("it is a number"))
 }
 
 #[tokio::test]
@@ -86,7 +87,7 @@ async fn it_is_not_ready_before_the_first_lease_goes_and_gone_within_the_grace_p
     assert!(code == 503 && answer.contains("\"draining\""), "{code}: {answer}");
     drop(holder);
     assert_eq!(daemon.ended().await.code(), Some(0));
-    assert!(asked.elapsed() < Duration::from_secs(grace()), "it took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < grace(), "it took {:?}", asked.elapsed());
     nothing_is_held(&world).await;
     assert_eq!(world.value("select count(*) from slow.t").await, "1", "what was in hand is committed");
 

@@ -209,7 +209,7 @@ fn what_is_mounted_is_there_whole_and_only_the_init_container_may_migrate() {
 }
 
 /// The value of a key of a file of lines, behind `:` or `=`.
-fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+pub(crate) fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let line = text.lines().find_map(|line| line.trim().strip_prefix(key))?;
     Some(line.trim_start_matches([' ', ':', '=']).trim_matches('"'))
 }

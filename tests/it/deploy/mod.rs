@@ -6,7 +6,7 @@ mod dashboard;
 /// The image: what its layers are built from, what it needs when it runs.
 mod image;
 /// Kustomize, schemas, linters.
-mod manifests;
+pub(crate) mod manifests;
 /// What is documented, exported, alerted on and drawn is the same.
 mod metrics;
 /// Alerts and the runbook.

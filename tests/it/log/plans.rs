@@ -46,6 +46,9 @@ fn calls(cursor: &str) -> Vec<Wanted> {
         all.push(one(format!("es_extent_after(array['b'], {tail}"), BY_CATEGORY));
         all.push(one(format!("es_extent_after(null, {tail}"), BY_ORDER));
     }
+    // It looks again at each event of its sample, from both sides.
+    let reach = format!("es_reach_after(array['a'], {cursor}, {}, null, null)", 2 * LIMIT);
+    all.push(Wanted { call: reach, index: BY_CATEGORY, read: 2 * (LIMIT + 501), sorted: 0 });
     all.push(Wanted {
         call: format!("es_read_after(array['rare'], {cursor}, 1)"),
         index: BY_CATEGORY,

@@ -51,13 +51,15 @@ fn text(expression: &str, settings: &str) -> String {
     INDEXED.replace("{expression}", expression).replace("{settings}", settings)
 }
 
-/// A lock that a row of the table can be read under, and no index created.
-async fn hold(world: &World) -> Transaction<'static, Postgres> {
+/// A row of the table can be read, and no index created.
+const LOCKED_TABLE: &str = "lock table tally__v2.orders in row exclusive mode";
+/// No part of the version can be noted as built.
+const LOCKED_VERSION: &str = "select from es_projections where projection_id = 'tally@2' for no key update";
+
+/// Holds a lock until it is dropped.
+async fn hold(world: &World, lock: &'static str) -> Transaction<'static, Postgres> {
     let mut holder = world.pool().begin().await.expect("it answers");
-    sqlx::raw_sql("lock table tally__v2.orders in row exclusive mode")
-        .execute(&mut *holder)
-        .await
-        .expect("the table is there");
+    sqlx::raw_sql(lock).execute(&mut *holder).await.expect("what is locked is there");
     holder
 }
 
@@ -73,7 +75,7 @@ async fn an_index_that_no_handler_needs_is_created_after_the_load_whatever_is_ki
             world.value("select to_regclass('tally__v2.orders') is not null").await == "true"
         })
         .await;
-    let holder = hold(&world).await;
+    let holder = hold(&world, LOCKED_TABLE).await;
     assert_eq!(world.value(THERE).await, AT_FIRST);
     waits_for(&world, 2, "its indexes").await;
     assert_eq!(world.value(THERE).await, AT_FIRST);
@@ -125,11 +127,7 @@ async fn of_two_parts_that_arrive_at_once_the_second_one_finishes_the_tables() {
             world.value("select count(*) from es_subscriptions where projection_id = 'tally@2'").await == "2"
         })
         .await;
-    let mut holder = world.pool().begin().await.expect("it answers");
-    sqlx::raw_sql("select from es_projections where projection_id = 'tally@2' for no key update")
-        .execute(&mut *holder)
-        .await
-        .expect("the version is there");
+    let holder = hold(&world, LOCKED_VERSION).await;
     let waiting =
         "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%es_go_live%'";
     world.eventually("both have arrived", async || world.value(waiting).await == "2").await;
