@@ -139,6 +139,29 @@ async fn of_two_parts_that_arrive_at_once_the_second_one_finishes_the_tables() {
     assert_eq!(daemon.stop().await.code(), Some(0));
 }
 
+#[tokio::test]
+async fn a_version_that_is_given_up_while_its_indexes_are_created_is_asked_for_no_more() {
+    let world = World::alone().await;
+    live(&world, 200).await;
+    world.projection("tally", &text("lower(kind)", "events_per_second = 50"));
+    let daemon = world.daemon();
+    world
+        .eventually("the tables are there", async || {
+            world.value("select to_regclass('tally__v2.orders') is not null").await == "true"
+        })
+        .await;
+    let holder = hold(&world, LOCKED_TABLE).await;
+    waits_for(&world, 2, "its indexes").await;
+    // What a retirement does first; its tables are locked by whoever creates the first index.
+    world.execute("update es_projections set role = 'retired' where projection_id = 'tally@2'").await;
+    drop(holder);
+    world.eventually("the first one is there", async || world.value(LEFT).await == "1").await;
+    daemon.signal("TERM");
+    let (code, said) = daemon.ends().await;
+    assert_eq!(code, Some(0));
+    assert!(!said.contains("still in hand"), "somebody goes on with the second one:\n{said}");
+}
+
 /// Whether an index of the second version waits, by the tables and a statement more.
 async fn waits(world: &World, tables: &str, statement: &str) -> bool {
     let text = super::TALLY
