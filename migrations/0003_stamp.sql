@@ -36,6 +36,10 @@ language plpgsql volatile security definer
 set search_path from current
 as $$
 begin
+    if current_setting('foldd.sworn', true) = 'on' then
+        raise exception 'a projection''s statements must not append events'
+            using errcode = 'ES005', hint = 'Rebuilt, they would append them again.';
+    end if;
     return greatest(es_counted(pg_current_xact_id()),
                     pg_sequence_last_value('es_stamp_floor'::regclass)::text::xid8);
 end
@@ -70,6 +74,30 @@ set search_path from current
 return pg_sequence_last_value('es_foreign_writes'::regclass) is not null;
 
 comment on function es_has_foreign_writes() is 'Whether anybody has inserted an event without es_append.';
+
+-- The oath of a transaction never to append: a batch of SQL handlers takes it first of all. From then on es_next_stamp,
+-- without which nobody appends, refuses (SQLSTATE ES005). The advisory lock tells it to everybody, where the
+-- transaction has no xid yet: one that has could have appended, and whoever looks at the lock table does not see all
+-- of it in one moment. Not behind a savepoint, which would take back the oath when others have relied on it.
+create function es_swear_not_to_append() returns void
+language plpgsql volatile
+set search_path from current
+as $$
+begin
+    if pg_current_xact_id_if_assigned() is null then
+        perform pg_advisory_xact_lock_shared(es_oath_class(), 'es_events'::regclass::oid::integer);
+    end if;
+    perform set_config('foldd.sworn', 'on', true);
+end
+$$;
+
+-- The first half of the oath's lock; the second is the log. In ASCII: fold.
+create function es_oath_class() returns integer
+language sql immutable parallel safe
+return 1718578276;
+
+comment on function es_swear_not_to_append() is
+    'Promises that this transaction will append no events: readers go past it at once. Never behind a savepoint.';
 
 alter table es_events alter column transaction_id set default es_stamp();
 

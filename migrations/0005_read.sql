@@ -65,23 +65,31 @@ begin
 end
 $$;
 
--- Whether a granted lock is one that whoever appends to this log holds. Locks in another database concern another
--- es_events.
-create function es_may_append(locktype text, database oid, relation oid, mode text) returns boolean
+-- Whether a granted lock is one that whoever appends to this log holds. `here` is this database: locks in another one
+-- concern another es_events. Planned into each caller, of whose lines pg_locks has hundreds.
+create function es_may_append(locktype text, database oid, relation oid, mode text, here oid) returns boolean
 language sql stable
-set search_path from current
 return es_may_append.locktype = 'relation' and es_may_append.relation = 'es_events'::regclass
-    and es_may_append.database = (select d.oid from pg_database d where d.datname = current_database())
+    and es_may_append.database = es_may_append.here
     and es_may_append.mode in ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
                                'ExclusiveLock', 'AccessExclusiveLock');
+
+-- Whether a granted lock is the oath of a batch never to append to this log.
+create function es_is_oath(
+    locktype text, database oid, classid oid, objid oid, objsubid smallint, mode text, here oid) returns boolean
+language sql stable
+return es_is_oath.locktype = 'advisory' and es_is_oath.objsubid = 2 and es_is_oath.mode = 'ShareLock'
+    and es_is_oath.classid = es_oath_class()::oid and es_is_oath.objid = 'es_events'::regclass
+    and es_is_oath.database = es_is_oath.here;
 
 -- The tier-1 horizon: beyond transactions that are still running, where those have proven harmless.
 --
 -- Whoever appends takes a ROW EXCLUSIVE lock on es_events before he reads the floor. So, once the floor is f, a
--- transaction is harmless below f if it holds no such lock: whatever it appends later will be stamped f or more.
--- The order of the steps is what makes that true:
+-- transaction is harmless below f if it holds no such lock: whatever it appends later will be stamped f or more. And
+-- one that holds no such lock and has sworn not to append (es_swear_not_to_append) is harmless wherever the floor is:
+-- our own batches, then, hold up nobody. The order of the steps is what makes that true:
 --
---     1. the floor, which was raised before this call
+--     1. the floor, which was raised before this call, or was not
 --     2. a snapshot: who is running
 --     3. the lock table, read after the snapshot was taken. Harmless is only who is seen there with his own xid and
 --        without a lock on es_events. An xid that is not in the lock table yet has proven nothing.
@@ -94,6 +102,7 @@ set search_path from current
 set jit = off
 as $$
 declare
+    here oid;
     floor xid8;
     horizon xid8;
 begin
@@ -101,34 +110,39 @@ begin
         return es_horizon();
     end if;
     floor := coalesce(pg_sequence_last_value('es_stamp_floor'::regclass), 0)::text::xid8;
+    here := (select d.oid from pg_database d where d.datname = current_database());
     with seen as materialized (
         select pg_current_snapshot() as snapshot
     ), locked as materialized (
-        select l.locktype, l.database, l.relation, l.transactionid, l.virtualtransaction, l.mode
+        select l.transactionid, l.virtualtransaction,
+               l.locktype = 'transactionid' and l.mode = 'ExclusiveLock' as is_xid,
+               es_may_append(l.locktype, l.database, l.relation, l.mode, here) as may_append,
+               es_is_oath(l.locktype, l.database, l.classid, l.objid, l.objsubid, l.mode, here) as is_oath
         from pg_locks l, seen
-        where l.granted and l.locktype in ('transactionid', 'relation')
-    ), appending as (
-        select l.virtualtransaction from locked l
-        where es_may_append(l.locktype, l.database, l.relation, l.mode)
+        where l.granted and l.locktype in ('transactionid', 'relation', 'advisory')
     ), harmless as (
-        select l.transactionid from locked l
-        where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
-          and l.virtualtransaction not in (select a.virtualtransaction from appending a)
-    ), suspect as (
-        select es_counted(running.xid) as transaction_id
-        from seen, pg_snapshot_xip(seen.snapshot) as running (xid)
-        where running.xid::xid not in (select h.transactionid from harmless h)
+        select l.transactionid,
+               l.virtualtransaction in (select o.virtualtransaction from locked o where o.is_oath) as is_sworn
+        from locked l
+        where l.is_xid and l.virtualtransaction not in (select a.virtualtransaction from locked a where a.may_append)
+    ), running as (
+        select es_counted(r.xid) as transaction_id, h.transactionid is not null as is_harmless, coalesce(h.is_sworn, false) as is_sworn
+        from seen
+        cross join lateral pg_snapshot_xip(seen.snapshot) as r (xid)
+        left join harmless h on h.transactionid = r.xid::xid
+    ), bounds as (
+        select es_counted(pg_snapshot_xmin(seen.snapshot)) as oldest, es_counted(pg_snapshot_xmax(seen.snapshot)) as newest,
+               (select r.transaction_id from running r where not r.is_harmless order by r.transaction_id limit 1) as suspect,
+               (select r.transaction_id from running r where not r.is_sworn order by r.transaction_id limit 1) as unsworn
+        from seen
     )
-    select greatest(es_counted(pg_snapshot_xmin(seen.snapshot)),
-                    least(floor, es_counted(pg_snapshot_xmax(seen.snapshot)),
-                          (select s.transaction_id from suspect s order by s.transaction_id limit 1)))
-    into horizon from seen;
+    select greatest(b.oldest, least(b.newest, b.unsworn), least(b.newest, b.suspect, floor)) into horizon from bounds b;
     return horizon;
 end
 $$;
 
 comment on function es_proven_horizon() is
-    'The tier-1 horizon, as far as the floor allows: readers in later statements can stay below it. Tier 0 where nothing can be proven.';
+    'The tier-1 horizon, as far as floor and oaths allow: readers in later statements can stay below it. Tier 0 where nothing can be proven.';
 
 create function es_read_category_after(
     category text, after_transaction_id xid8, after_position bigint, max_events bigint,
@@ -469,6 +483,41 @@ $$;
 
 comment on function es_growth(xid8, xid8) is
     'How many events each category gained between two horizons.';
+
+-- A watcher's look: how far the log can be read, proven only where `proves` and where events wait behind the oldest
+-- transaction; the newest position; whether committed events still wait; and what each category gained since the
+-- horizon of the look before, in as many rows, at least one. Each step is a statement of its own, so that what is read
+-- is newer than the proof. Of an earlier life of the server, which the incarnation tells, `since` means nothing.
+create function es_look(
+    since xid8, proves boolean,
+    out horizon xid8, out incarnation uuid, out head bigint, out withholds boolean, out category text, out events bigint)
+returns setof record
+language plpgsql volatile
+set search_path from current
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    newest xid8;
+begin
+    -- First: should a standby be promoted in between, the horizon goes by its old life, and no batch takes it.
+    es_look.incarnation := es_current_incarnation();
+    es_look.horizon := es_horizon();
+    newest := (select e.transaction_id from es_events e order by e.transaction_id desc, e.global_position desc limit 1);
+    if es_look.proves and newest >= greatest(es_look.horizon, es_look.since) then
+        es_look.horizon := es_proven_horizon();
+        newest := (select e.transaction_id from es_events e order by e.transaction_id desc, e.global_position desc limit 1);
+    end if;
+    es_look.head := (select coalesce(max(e.global_position), 0) from es_events e);
+    es_look.withholds := coalesce(newest >= greatest(es_look.horizon, es_look.since), false);
+    return query
+        select es_look.horizon, es_look.incarnation, es_look.head, es_look.withholds, g.category, g.events
+        from (select 1) as one left join lateral es_growth(es_look.since, es_look.horizon) g on es_look.since is not null;
+end
+$$;
+
+comment on function es_look(xid8, boolean) is
+    'One look at the log for a watcher: the horizon, whether events wait behind it, and what each category gained.';
 
 -- Fails where a stream's versions do not follow one another within a page, as writers can leave it that insert without
 -- es_append: a projection would apply them in the wrong order.

@@ -280,6 +280,7 @@ pub(crate) fn settings(daemon: &config::Daemon) -> Settings {
             floor: tokio::sync::RwLock::default(),
         },
         workers: daemon.workers,
+        builds: daemon.builds,
         poll_interval: daemon.poll_interval,
         drain_timeout: daemon.drain_timeout,
         dead_letter_retention: daemon.dead_letter_retention,

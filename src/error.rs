@@ -14,6 +14,8 @@ pub mod sqlstate {
     pub const IMMUTABLE: &str = "ES003";
     /// A reader's cursor is ahead of everything that this cluster can have given out.
     pub const CURSOR_AHEAD: &str = "ES004";
+    /// A transaction that has sworn not to append, as a projection's statements are run in, tried to.
+    pub const SWORN_NOT_TO_APPEND: &str = "ES005";
     /// The lease was lost to a newer fence token.
     pub(crate) const FENCED: &str = "FD001";
     /// The checkpoint is not where its holder left it.

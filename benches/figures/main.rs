@@ -17,6 +17,7 @@
 mod account;
 mod append;
 mod at_rest;
+mod beside_builds;
 mod catch_up;
 mod hostage;
 mod lab;
@@ -83,8 +84,10 @@ enum Topic {
     PageCost,
     /// Beside streams that are quarantined
     Quarantine,
-    /// A read model built from the whole log, and what that costs those that are live
+    /// A read model built from the whole log
     Rebuild,
+    /// What builds cost projections that are live
+    BesideBuilds,
 }
 
 impl Topic {
@@ -157,6 +160,7 @@ async fn measure(args: &Args, smoke: bool) -> anyhow::Result<Report> {
             Topic::PageCost => page_cost::measure(extent).await?,
             Topic::Quarantine => quarantine::measure(extent).await?,
             Topic::Rebuild => rebuild::measure(extent).await?,
+            Topic::BesideBuilds => beside_builds::measure(extent).await?,
         };
         report.add(*topic, figures);
     }

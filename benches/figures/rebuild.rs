@@ -1,5 +1,4 @@
-//! Rebuild: how fast a read model is built from the whole log, with few rows and with many, and what that costs the
-//! projections that are live beside it.
+//! Rebuild: how fast a read model is built from the whole log, with few rows and with many.
 //!
 //! The limit is one statement over the whole log, with as much memory for sorting and hashing as foldd gives a large
 //! page: no order, no pages, no checkpoint.
@@ -12,18 +11,13 @@ use crate::Extent;
 use crate::account::{on_batch, on_event};
 use crate::catch_up::baselines::{Apply, at_once, in_client};
 use crate::lab::{Database, Lab, rate};
-use crate::latency::latencies;
-use crate::report::{Aim, Figure, quantile};
+use crate::report::{Aim, Figure};
 
 const EVENTS: i64 = 1_000_000;
 /// Rows of the read model, and which share of the limit is aimed at.
 const GROUPS: [(i64, f64); 2] = [(1_000, 0.6), (100_000, 0.5)];
 /// The baseline stops after so long: its rate is the same all along.
 const BASELINE_TIME: Duration = Duration::from_secs(10);
-/// For so long events are appended beside a build.
-const LIVE_TIME: Duration = Duration::from_secs(6);
-/// So many builds, each of all events, so that there is one as long as events are appended.
-const BUILDS: usize = 8;
 
 /// Measures the topic.
 pub(crate) async fn measure(extent: Extent) -> anyhow::Result<Vec<Figure>> {
@@ -33,7 +27,6 @@ pub(crate) async fn measure(extent: Extent) -> anyhow::Result<Vec<Figure>> {
     for (groups, aim) in GROUPS {
         figures.extend(build(&database, groups, aim, extent).await?);
     }
-    figures.extend(live_beside_builds(&lab, extent).await?);
     database.pool.close().await;
     Ok(figures)
 }
@@ -88,32 +81,4 @@ impl Ours<'_> {
         tracing::info!("  {name}: {:.0} events/s", rate(self.events, took));
         Ok(rate(self.events, took))
     }
-}
-
-/// From append to visible in a live projection, without builds and beside them, in one process.
-async fn live_beside_builds(lab: &Lab, extent: Extent) -> anyhow::Result<Vec<Figure>> {
-    let (mut alone, mut beside) = (Vec::new(), Vec::new());
-    for run in 1..=extent.runs {
-        tracing::info!("rebuild: run {run} of {}, live beside builds", extent.runs);
-        let database = lab.database(&format!("live_{run}")).await?;
-        database.seed("past", extent.events(EVENTS), 20_000).await?;
-        let time = extent.time(LIVE_TIME);
-        alone.push(quantile(&latencies(&database, 1, time, &[]).await?, 0.99));
-        let builds: Vec<(String, String)> = (0..BUILDS)
-            .map(|number| {
-                let text = if number % 2 == 0 { on_batch("past") } else { on_event("past") };
-                (format!("build_{number}"), text)
-            })
-            .collect();
-        beside.push(quantile(&latencies(&database, 1, time, &builds).await?, 0.99));
-        database.pool.close().await;
-    }
-    Ok(vec![
-        Figure::new("live, 99 of 100, no build", "ms", alone.clone()),
-        Figure::new("live, 99 of 100, beside builds", "ms", beside).times(
-            "no build",
-            &alone,
-            Some(Aim::Below(1.5)),
-        ),
-    ])
 }

@@ -70,6 +70,7 @@ impl Checks<'_> {
         let hour = Duration::from_secs(3600);
         let (second, millisecond) = (Duration::from_secs(1), Duration::from_millis(1));
         self.range("workers", daemon.workers, 1, 256, "");
+        self.range("builds", daemon.builds, 1, 256, "");
         self.range("max_page_events", daemon.max_page_events, 1, 10_000_000, "");
         self.range("max_page_bytes", daemon.max_page_bytes, 64 << 10, 1 << 30, " bytes");
         self.duration("lease", daemon.lease, second, 600 * second, "");

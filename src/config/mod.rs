@@ -91,6 +91,10 @@ pub(crate) struct Database {
 pub(crate) struct Daemon {
     /// Workers, each with one connection to the database (1 to 256).
     pub(crate) workers: usize,
+    /// How many builds have a batch at the same time while live projections have work (1 to 256).
+    /// Each keeps a core of the database busy. Half of the workers while there is no such work, and
+    /// never more.
+    pub(crate) builds: usize,
     /// How long a replica that fell silent keeps its projections (1s to 10min, and at least three
     /// times `poll_interval`, because the watcher renews it).
     #[serde(with = "values::duration")]
@@ -100,8 +104,8 @@ pub(crate) struct Daemon {
     #[serde(with = "values::duration")]
     #[schemars(with = "String")]
     pub(crate) poll_interval: Duration,
-    /// Target time of a batch while live (1ms to 10s). An open batch holds back the horizon of
-    /// everybody, so this is short.
+    /// Target time of a batch while live (1ms to 10s). Others wait for a worker meanwhile, and
+    /// for a batch of a handler in Rust all readers do, so this is short.
     #[serde(with = "values::duration")]
     #[schemars(with = "String")]
     pub(crate) live_batch: Duration,
@@ -216,6 +220,7 @@ impl Default for Daemon {
     fn default() -> Self {
         Daemon {
             workers: 4,
+            builds: 1,
             lease: Duration::from_secs(10),
             poll_interval: Duration::from_millis(50),
             live_batch: Duration::from_millis(200),

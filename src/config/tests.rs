@@ -291,7 +291,7 @@ fn what_is_shown_has_no_password_and_can_be_loaded_again() {
 fn the_schema_describes_every_key() {
     let schema = Config::schema();
     assert_eq!(schema["additionalProperties"], false);
-    for (section, keys) in [("Daemon", 11), ("Database", 2), ("Ops", 3), ("ProjectionOverride", 13)] {
+    for (section, keys) in [("Daemon", 12), ("Database", 2), ("Ops", 3), ("ProjectionOverride", 13)] {
         let properties = schema["$defs"][section]["properties"].as_object().expect(section);
         assert_eq!(properties.len(), keys, "{section}");
         for (key, property) in properties {

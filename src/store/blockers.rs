@@ -123,7 +123,8 @@ pub(crate) async fn blockers(conn: &mut Link<'_>, min_age_seconds: f64, tier: u8
         ), appending as (
             select own.transactionid from locked own join locked l using (virtualtransaction)
             where own.locktype = 'transactionid' and own.mode = 'ExclusiveLock'
-              and es_may_append(l.locktype, l.database, l.relation, l.mode)
+              and es_may_append(l.locktype, l.database, l.relation, l.mode,
+                                (select d.oid from pg_database d where d.datname = current_database()))
         )
         select pid, gid, database, username, application_name, state, wait_event, greatest(age, 0) as age,
                gid is not null as prepared, database is distinct from current_database() as elsewhere,

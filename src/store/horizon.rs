@@ -1,10 +1,10 @@
 //! The horizon: how far the log can be read without missing anything.
 //!
 //! **Tier 0** is the oldest transaction that is running, whatever it does. **Tier 1** proves of those that hold it up that
-//! they have not appended, and goes past them. Its steps have an order, and here is what keeps it: [`raise_floor`]
-//! makes a [`Floor`], [`prove`] consumes it and makes a [`Horizon`], and a page read takes a `Horizon`. So the floor was
-//! raised before anybody was looked at, and whoever was looked at and has ended since is visible to the read. Why that
-//! is enough stands at `es_proven_horizon` in `migrations/0005_read.sql`.
+//! they have not appended, and goes past them: at once where they have sworn that they never will, as batches of SQL
+//! handlers do, and up to the floor under all stamps otherwise, which [`raise_floor`] raises when that is worth its flush.
+//! [`observe`] does both, and a page read takes the [`Horizon`] that it made: so whoever was looked at and has ended since is
+//! visible to the read. Why that is enough stands at `es_proven_horizon` in `migrations/0005_read.sql`.
 
 use std::collections::HashMap;
 
@@ -53,25 +53,21 @@ pub(crate) struct Observation {
     pub(crate) growth: Growth,
 }
 
-/// Looks once: the tier-0 horizon, and what it uncovered since `previous`.
+/// Looks once: how far the log can be read, and what came below the horizon since `previous`. Goes past transactions that
+/// have not appended if it `proves` and events wait behind them.
 ///
 /// A previous horizon of an earlier incarnation is worthless, so then nothing is counted and the caller starts over.
-pub(crate) async fn observe(conn: &mut Link<'_>, previous: Option<&Horizon>) -> Result<Observation> {
+pub(crate) async fn observe(
+    conn: &mut Link<'_>,
+    previous: Option<&Horizon>,
+    proves: bool,
+) -> Result<Observation> {
     let since = previous.map(|horizon| horizon.transaction_id.to_string());
-    let sql = "
-        with seen as materialized (
-            select es_horizon() as horizon, es_current_incarnation() as incarnation,
-                   (select coalesce(max(global_position), 0) from es_events) as head,
-                   (select e.transaction_id from es_events e
-                    order by e.transaction_id desc, e.global_position desc limit 1) as last_stamp
-        )
-        select seen.horizon::text::bigint, seen.incarnation, seen.head,
-               coalesce(seen.last_stamp >= greatest(seen.horizon, $1::xid8), false), grown.category, grown.events
-        from seen left join lateral es_growth($1::xid8, seen.horizon) grown on $1 is not null";
-    let mut rows = sqlx::query(sql).bind(since.as_deref()).fetch_all(&mut *conn).await?;
+    let sql = "select horizon::text::bigint, incarnation, head, withholds, category, events from es_look($1::xid8, $2)";
+    let mut rows = sqlx::query(sql).bind(since).bind(proves).fetch_all(&mut *conn).await?;
     if rows[0].try_get::<Option<Uuid>, _>(1)?.is_none() {
         sqlx::query("select es_begin_incarnation()").execute(&mut *conn).await?;
-        rows = sqlx::query(sql).bind(None::<String>).fetch_all(&mut *conn).await?;
+        rows = sqlx::query(sql).bind(None::<String>).bind(proves).fetch_all(&mut *conn).await?;
     }
     let first = &rows[0];
     let horizon = Horizon {
@@ -89,57 +85,13 @@ pub(crate) async fn observe(conn: &mut Link<'_>, previous: Option<&Horizon>) -> 
     Ok(Observation { head_position: first.try_get(2)?, withholds: first.try_get(3)?, horizon, growth })
 }
 
-/// The stamp floor, raised above everything that has been appended: the first step of a proof. It is spent on one.
-#[derive(Debug)]
-pub(crate) struct Floor {
-    incarnation: Uuid,
-}
-
-/// Raises the floor to the newest transaction that anybody can have. In a transaction of its own, which commits before
-/// this returns.
-pub(crate) async fn raise_floor(conn: &mut Link<'_>) -> Result<Floor> {
-    let (_, incarnation): (String, Option<Uuid>) = sqlx::query_as(
-        "select es_raise_stamp_floor(es_counted(pg_snapshot_xmax(pg_current_snapshot())))::text,
-                es_current_incarnation()",
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok(Floor { incarnation: incarnation.unwrap_or_default() })
-}
-
-/// Looks at who is running, and proves as much as can be proven below the floor.
-///
-/// `None` when the server has begun another life since the floor was raised: a crash may have taken the raise with it.
-pub(crate) async fn prove(conn: &mut Link<'_>, floor: Floor) -> Result<Option<Horizon>> {
-    let (transaction_id, incarnation): (i64, Option<Uuid>) =
-        sqlx::query_as("select es_proven_horizon()::text::bigint, es_current_incarnation()")
-            .fetch_one(conn)
-            .await?;
-    let same_life = incarnation == Some(floor.incarnation);
-    Ok(same_life
-        .then(|| Horizon { transaction_id: transaction_id.cast_unsigned(), incarnation: floor.incarnation }))
-}
-
-/// What a horizon uncovers beyond an earlier one, and whether committed events are left beyond it. Asked in a later
-/// statement than the proof, and so with a newer snapshot.
-pub(crate) async fn uncovered(
-    conn: &mut Link<'_>,
-    previous: &Horizon,
-    horizon: &Horizon,
-) -> Result<(Growth, bool)> {
-    let rows: Vec<(Option<String>, Option<i64>, bool)> = sqlx::query_as(
-        "select grown.category, grown.events, coalesce(last.transaction_id >= $2::xid8, false)
-         from (select 1) as one
-         left join (select e.transaction_id from es_events e
-                    order by e.transaction_id desc, e.global_position desc limit 1) last on true
-         left join lateral es_growth($1::xid8, $2::xid8) grown on true",
-    )
-    .bind(previous.transaction_id.to_string())
-    .bind(horizon.transaction_id.to_string())
-    .fetch_all(conn)
-    .await?;
-    let withholds = rows.first().is_some_and(|(_, _, withholds)| *withholds);
-    Ok((rows.into_iter().filter_map(|(category, events, _)| category.zip(events)).collect(), withholds))
+/// Raises the stamp floor to the newest transaction that anybody can have: what is proven from now on can reach as far. In a
+/// transaction of its own, which commits before this returns.
+pub(crate) async fn raise_floor(conn: &mut Link<'_>) -> Result<()> {
+    sqlx::query("select es_raise_stamp_floor(es_counted(pg_snapshot_xmax(pg_current_snapshot())))")
+        .execute(conn)
+        .await?;
+    Ok(())
 }
 
 /// Why this session cannot prove a horizon and has to take the oldest running transaction for it; `None` when it can.

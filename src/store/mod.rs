@@ -41,8 +41,8 @@ pub(crate) use doctor::{Finding, Health, examine};
 pub(crate) use health::require_sound;
 pub use horizon::Horizon;
 pub(crate) use horizon::{
-    Glance, Growth, Observation, glance, observe, prove, raise_floor, uncovered, why_daemons_cannot_prove,
-    why_unproven, withheld,
+    Glance, Growth, Observation, glance, observe, raise_floor, why_daemons_cannot_prove, why_unproven,
+    withheld,
 };
 pub(crate) use identity::{Known, ids_in, known, last_id_in};
 pub(crate) use link::{Limits, Link, Source};

@@ -53,7 +53,7 @@ use connector::{ConnectError, Connector};
 use crew::Crew;
 use errands::Errands;
 use preparing::{Opened, Preparing};
-use roster::Roster;
+use roster::{LastMost, Roster};
 use watcher::Interests;
 
 /// How often a draining daemon looks whose batch has ended.
@@ -64,6 +64,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(100);
 pub(crate) struct Settings {
     pub(crate) terms: Terms,
     pub(crate) workers: usize,
+    /// How many builds have a batch at the same time while live projections have work.
+    pub(crate) builds: usize,
     /// The longest pause between two looks at the log.
     pub(crate) poll_interval: Duration,
     /// How long batches in hand may take to finish when the process is to end.
@@ -137,6 +139,7 @@ pub(crate) struct Daemon {
 pub(crate) struct Supervisor {
     daemon: Arc<Daemon>,
     workers: usize,
+    builds: usize,
     drain_timeout: Duration,
     status: watch::Sender<Option<(Instant, Arc<Status>)>>,
 }
@@ -162,8 +165,8 @@ impl Supervisor {
             open: Default::default(),
         });
         let published = Published { readiness: readiness_seen, status: status_seen, wanted };
-        let drain_timeout = settings.drain_timeout;
-        (Self { daemon, workers: settings.workers, drain_timeout, status }, published)
+        let Settings { workers, builds, drain_timeout, .. } = settings;
+        (Self { daemon, workers, builds, drain_timeout, status }, published)
     }
 
     /// Says that the schema is as it must be.
@@ -183,7 +186,8 @@ impl Supervisor {
     ) -> Result<(), SupervisorError> {
         let daemon = &self.daemon;
         // Builds have at most half of the workers, and only what live projections leave.
-        let roster = Arc::new(Roster::new((self.workers / 2).max(1)));
+        let alone = (self.workers / 2).max(1);
+        let roster = Arc::new(Roster::new(LastMost { alone, beside: self.builds.min(alone) }));
         let interests = Arc::new(Interests::default());
         let crew = Arc::new(Crew::new(Arc::clone(daemon), Arc::clone(&roster), Arc::clone(&interests)));
         let preparing = Arc::new(Preparing::new(projections));

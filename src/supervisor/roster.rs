@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -13,7 +14,7 @@ use crate::engine::run::{Next, Subscription};
 /// nobody waits longer than one batch of everybody else's.
 ///
 /// Live work first: what is being built stands in a queue of its own, which has a turn when nobody stands in the other, and
-/// has never more than a share of the workers.
+/// has never more than a share of the workers; a smaller one while the others have work.
 ///
 /// A wake-up carries nothing but the fact: one that comes while the subscription has its turn makes it look once more
 /// afterwards, so that what happened between its look and its rest is not slept through. A recall does the same, and also
@@ -30,10 +31,24 @@ struct Inner<S> {
     last: VecDeque<usize>,
     /// How many of them have a turn now, and how many may.
     last_running: usize,
-    last_most: usize,
+    last_most: LastMost,
+    /// When one who does not come last had a turn.
+    live_turn: Option<Instant>,
     /// When rests are over. One that was cut short leaves its entry here, which no seat's state agrees with.
     resting: BinaryHeap<Reverse<(Instant, usize)>>,
 }
+
+/// How many of those who come last may have a turn at the same time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LastMost {
+    /// While nobody else wants one.
+    pub(crate) alone: usize,
+    /// While others had one not long ago.
+    pub(crate) beside: usize,
+}
+
+/// For so long after a turn others count as having work. A turn of who comes last cannot be cut short.
+const AT_WORK: Duration = Duration::from_secs(1);
 
 struct Seat<S> {
     subscription: Option<Box<S>>,
@@ -84,14 +99,15 @@ enum State {
 }
 
 impl<S: Seated> Roster<S> {
-    /// Nobody yet. At most `last_most` of those who come last have a turn at the same time.
-    pub(crate) fn new(last_most: usize) -> Self {
+    /// Nobody yet.
+    pub(crate) fn new(last_most: LastMost) -> Self {
         let inner = Inner {
             seats: Vec::new(),
             ready: VecDeque::new(),
             last: VecDeque::new(),
             last_running: 0,
             last_most,
+            live_turn: None,
             resting: BinaryHeap::new(),
         };
         Self { inner: Mutex::new(inner), changed: Notify::new() }
@@ -277,13 +293,20 @@ impl<S: Seated> Inner<S> {
             }
         }
         let mut next = self.ready.pop_front();
-        let is_last = next.is_none() && self.last_running < self.last_most && !self.last.is_empty();
-        if is_last {
+        // Until then the others count as having work.
+        let busy = self.live_turn.map(|turn| turn + AT_WORK).filter(|until| *until > now);
+        let is_last = next.is_none() && !self.last.is_empty();
+        let most = if busy.is_some() { self.last_most.beside } else { self.last_most.alone };
+        if is_last && self.last_running < most {
             next = self.last.pop_front();
         }
         let Some(index) = next else {
-            return Err(self.resting.peek().map(|Reverse((due, _))| *due));
+            let rested = self.resting.peek().map(|Reverse((due, _))| *due);
+            return Err(rested.into_iter().chain(busy.filter(|_| is_last)).min());
         };
+        if !is_last {
+            self.live_turn = Some(now);
+        }
         let seat = &mut self.seats[index];
         seat.state = State::Running;
         seat.ran_last = is_last;

@@ -16,7 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
 /// What is known of the present stall.
 pub(crate) struct Stall {
-    /// The tier-0 horizon, and since when it is that.
+    /// The horizon, and since when nothing but our raises moves it.
     held: (u64, Instant),
     raise_from: Instant,
     pause: Duration,
@@ -29,15 +29,17 @@ impl Stall {
 
     /// Whether to raise the floor now.
     pub(crate) fn is_due(&mut self, seen: &Observation, now: Instant) -> bool {
-        if self.held.0 != seen.horizon.transaction_id() {
+        // Lower it is only where nothing waits and so nothing was proven.
+        if seen.horizon.transaction_id() > self.held.0 {
             self.held = (seen.horizon.transaction_id(), now);
         }
         seen.withholds && now - self.held.1 >= PATIENCE && now >= self.raise_from
     }
 
-    /// Notes that the floor was raised, and whether the horizon moved.
-    pub(crate) fn raised(&mut self, helped: bool, now: Instant) {
-        self.pause = if helped { SHORTEST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
+    /// Notes that the floor was raised, and where the horizon stood before and stands since.
+    pub(crate) fn raised(&mut self, before: u64, since: u64, now: Instant) {
+        self.held.0 = since;
+        self.pause = if since > before { SHORTEST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
         self.raise_from = now + self.pause;
     }
 }

@@ -1,7 +1,7 @@
 //! The watcher: one look per tick for everybody. Moves the horizon, sees which categories grew, wakes who reads them.
 //!
-//! While the horizon stands still and committed events wait behind it, the watcher proves it further: it raises the
-//! floor, looks at who is running, and looks again with a newer snapshot (`store::horizon` says why in this order).
+//! A look goes past transactions that have sworn not to append. While the horizon stands still behind others and committed
+//! events wait, the watcher raises the floor and looks again (`store::horizon` says why that is enough).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +24,8 @@ use crate::store::{self, Growth, Horizon, Link, Observation};
 
 /// The shortest pause between two looks, while events come in.
 const EAGER: Duration = Duration::from_millis(5);
+/// The first pause while committed events are waiting behind the horizon: most who append end within a few.
+const QUICK: Duration = Duration::from_millis(2);
 /// The longest pause while committed events are waiting behind the horizon.
 const ALERT: Duration = Duration::from_millis(10);
 /// A look that takes longer has failed.
@@ -153,9 +155,14 @@ impl Session<'_> {
                 previous.as_ref().is_some_and(|before| before.incarnation() == seen.horizon.incarnation());
             let woken = self.interests.concerned(&seen.growth);
             // Eager while events come in, patient otherwise.
-            let patience =
-                if seen.withholds { ALERT.min(self.daemon.poll_interval) } else { self.daemon.poll_interval };
-            pause = if seen.growth.is_empty() { (pause * 2).min(patience) } else { EAGER };
+            let moved = previous.as_ref() != Some(&seen.horizon);
+            pause = match (seen.withholds, moved) {
+                (true, true) => QUICK,
+                (true, false) => (pause * 2).min(ALERT),
+                (false, _) if seen.growth.is_empty() => pause * 2,
+                (false, _) => EAGER,
+            }
+            .min(self.daemon.poll_interval);
             self.publish(seen, same_life);
             if same_life {
                 self.roster.wake(woken);
@@ -166,16 +173,22 @@ impl Session<'_> {
         }
     }
 
-    /// Looks, and where that is not enough proves the horizon further. What was proven before stays proven, in the same
-    /// life of the server.
+    /// Looks, and where events wait behind somebody for long raises the floor and looks again. What was proven before stays
+    /// proven, in the same life of the server.
     async fn look(
         &self,
         conn: &mut Link<'_>,
         previous: Option<&Horizon>,
         stall: &mut Stall,
     ) -> store::Result<Observation> {
-        let mut seen = store::observe(conn, previous).await?;
-        let held = stall.is_due(&seen, Instant::now());
+        let proves = self.daemon.board.unproven().is_none();
+        let mut seen = store::observe(conn, previous, proves).await?;
+        if stall.is_due(&seen, Instant::now()) && proves {
+            store::raise_floor(conn).await?;
+            let before = seen.horizon.transaction_id();
+            seen = store::observe(conn, previous, proves).await?;
+            stall.raised(before, seen.horizon.transaction_id(), Instant::now());
+        }
         let is_stale = planted("stale-horizon");
         let previous =
             previous.filter(|before| is_stale || before.incarnation() == seen.horizon.incarnation());
@@ -183,21 +196,6 @@ impl Session<'_> {
             && previous.transaction_id() > seen.horizon.transaction_id()
         {
             seen.horizon = previous.clone();
-        }
-        if held && self.daemon.board.unproven().is_none() {
-            let floor = store::raise_floor(conn).await?;
-            let proven = store::prove(conn, floor).await?;
-            let further = proven.filter(|proven| proven.transaction_id() > seen.horizon.transaction_id());
-            stall.raised(further.is_some(), Instant::now());
-            if let Some(further) = further {
-                let (growth, withholds) =
-                    store::uncovered(conn, previous.unwrap_or(&seen.horizon), &further).await?;
-                if previous.is_some() {
-                    seen.growth = growth;
-                }
-                seen.withholds = withholds;
-                seen.horizon = further;
-            }
         }
         Ok(seen)
     }

@@ -3,6 +3,7 @@
 use super::Fault;
 use crate::engine::machine::Directive;
 use crate::error::is_transient_state;
+use crate::error::sqlstate::SWORN_NOT_TO_APPEND;
 use crate::mutants::planted;
 use crate::projection::settings::{OnError, Settings};
 
@@ -55,7 +56,9 @@ const PROJECTION: [&str; 16] =
 pub(crate) fn blame(sqlstate: &str) -> Blame {
     if is_transient_state(sqlstate) {
         Blame::Nobody
-    } else if sqlstate.get(..2).is_some_and(|class| PROJECTION.contains(&class)) {
+    } else if sqlstate == SWORN_NOT_TO_APPEND
+        || sqlstate.get(..2).is_some_and(|class| PROJECTION.contains(&class))
+    {
         Blame::Projection
     } else {
         Blame::Event
@@ -217,6 +220,7 @@ mod tests {
             ("2D000", Blame::Projection),
             ("42P01", Blame::Projection),
             ("58030", Blame::Projection),
+            ("ES005", Blame::Projection),
             ("XX002", Blame::Projection),
         ] {
             assert_eq!(blame(class), to_blame, "{class}");

@@ -142,6 +142,9 @@ fn handler_remedy(code: &str) -> &'static str {
             "foldd commits the effect together with the checkpoint: take commit and rollback out of the functions that \
              the statement calls, and raise the version"
         }
+        _ if code == sqlstate::SWORN_NOT_TO_APPEND => {
+            "append in a service, or in a handler in Rust; take it out of the file and raise the version"
+        }
         (_, Some("54")) => {
             "the event brings the statement to a limit of PostgreSQL: mend the handler and raise the version"
         }

@@ -73,10 +73,12 @@ begin
         let extensions: Vec<_> =
             self.target.extension_schemas.iter().map(|schema| quote_literal(schema)).collect();
         format!(
-            "    perform set_config('search_path', foldd.es_enter(
+            "    perform {store}.es_swear_not_to_append();
+    perform set_config('search_path', foldd.es_enter(
         _foldd_subscription, _foldd_fence, _foldd_incarnation, {oid},
         array[{extensions}]::text[], {batches}), true);
 ",
+            store = self.store,
             oid = self.target.schema_oid,
             extensions = extensions.join(", "),
         )
@@ -87,9 +89,11 @@ begin
         let extensions: String =
             self.target.extension_schemas.iter().map(|schema| format!(", {}", quote_ident(schema))).collect();
         format!(
-            "    perform set_config('search_path', quote_ident(n.nspname) || {rest}, true)
+            "    perform {store}.es_swear_not_to_append();
+    perform set_config('search_path', quote_ident(n.nspname) || {rest}, true)
     from pg_namespace n where n.oid = {oid};
 ",
+            store = self.store,
             rest = quote_literal(&format!(", pg_temp, foldd{extensions}, pg_catalog")),
             oid = self.target.schema_oid,
         )

@@ -55,6 +55,27 @@ async fn the_event_that_a_handler_fails_on_is_named_and_nothing_of_its_page_is_k
 }
 
 #[tokio::test]
+async fn statements_that_append_halt_under_every_policy_and_append_nothing() {
+    let world = World::new().await;
+    world.seed("order", 5).await;
+    world.execute("grant insert, update on es_streams, es_events to public").await;
+    for (name, kind) in [("eachly", "-- @on Placed\n-- @on Paid\n-- @on Noted"), ("wholly", "-- @batch")] {
+        let handler = format!(
+            "{kind}\ninsert into t select version from public.es_append('order-again', null, null, array['Noted'], array['{{}}']::jsonb[]);"
+        );
+        let text = file("create table t (n int);", &handler);
+        world.projection(name, &text.replace("version = 1", "version = 1\non_error = \"skip_event\""));
+    }
+    let _daemon = world.daemon();
+    for name in ["eachly", "wholly"] {
+        let error = world.halted(name).await;
+        assert_eq!(error["sqlstate"], "ES005", "{error}");
+        assert!(error["remedy"].as_str().is_some_and(|remedy| remedy.contains("in a service")), "{error}");
+    }
+    assert_eq!(world.value("select count(*) from es_events where stream_id = 'order-again'").await, "0");
+}
+
+#[tokio::test]
 async fn the_event_that_a_statement_over_a_page_fails_on_is_found_by_halving() {
     let world = World::new().await;
     let position = with_a_bad_event(&world).await;

@@ -1,5 +1,7 @@
 //! The proven horizon: who is gone past, and who never.
 
+use sqlx::AssertSqlSafe;
+
 use super::{append_any, ask, run, session};
 use crate::world::World;
 
@@ -63,6 +65,62 @@ async fn whoever_has_not_appended_is_gone_past() {
     run(&mut conn, "rollback prepared 'abroad'").await;
     let (seen, held) = readable(&world).await;
     assert_eq!(seen, held);
+}
+
+#[tokio::test]
+async fn whoever_has_sworn_not_to_append_is_gone_past_without_raising_the_floor() {
+    const SWEAR: &str = "select es_swear_not_to_append()";
+    let world = World::alone().await;
+    append_any(&world.store(), "order-1", 1).await;
+    let (mut sworn, _) = session(&world).await;
+    run(&mut sworn, &format!("begin; {SWEAR}; select pg_current_xact_id()")).await;
+    append_any(&world.store(), "order-1", 1).await;
+    assert_eq!(unraised(&world).await, number(&world, "select count(*) from es_events").await);
+    run(&mut sworn, "prepare transaction 'sworn'").await;
+    append_any(&world.store(), "order-1", 1).await;
+    assert_eq!(unraised(&world).await, number(&world, "select count(*) from es_events").await, "prepared");
+    run(&mut sworn, "rollback prepared 'sworn'").await;
+    // None that can be relied on: too late, another lock, another log.
+    for unsworn in [
+        format!("select pg_current_xact_id(); {SWEAR}"),
+        format!("select es_append('order-2', null, null, '{{A}}', array['{{}}']::jsonb[]); {SWEAR}"),
+        "select pg_advisory_xact_lock(es_oath_class(), 'es_events'::regclass::oid::integer), pg_current_xact_id()"
+            .to_owned(),
+        "select pg_advisory_xact_lock_shared(es_oath_class(), 1), pg_current_xact_id()".to_owned(),
+    ] {
+        run(&mut sworn, &format!("begin; {unsworn}")).await;
+        let own = ask(&mut sworn, "select es_counted(pg_current_xact_id())").await;
+        append_any(&world.store(), "order-1", 1).await;
+        assert_eq!(world.value("select es_proven_horizon()").await, own, "{unsworn}");
+        run(&mut sworn, "rollback").await;
+    }
+}
+
+/// How many events a reader gets below the horizon as far as it is proven already.
+async fn unraised(world: &World) -> i64 {
+    let horizon = number(world, "select es_proven_horizon()").await;
+    number(world, &format!("select count(*) from es_read_all_after('0', 0, 1000, '{horizon}')")).await
+}
+
+#[tokio::test]
+async fn an_oath_is_kept_in_every_way_to_append_and_ends_with_its_transaction() {
+    let world = World::new().await;
+    append_any(&world.store(), "order-1", 1).await;
+    let (mut conn, _) = session(&world).await;
+    let append = "select es_append('order-1', null, null, '{A}', array['{}']::jsonb[])";
+    for appending in [
+        append,
+        "select es_append_many(array['order-1'], array['order'], '{A}', array['{}']::jsonb[], array['{}']::jsonb[], array[gen_random_uuid()])",
+        "insert into es_events (stream_id, stream_version, event_type, data) values ('order-1', 2, 'A', '{}')",
+    ] {
+        run(&mut conn, "begin; select es_swear_not_to_append()").await;
+        let refused = sqlx::raw_sql(AssertSqlSafe(appending)).execute(&mut conn).await.expect_err(appending);
+        let refused = refused.as_database_error().expect("the server refuses");
+        assert_eq!(refused.code().as_deref(), Some("ES005"), "{appending}: {refused}");
+        run(&mut conn, "rollback").await;
+    }
+    run(&mut conn, append).await;
+    assert_eq!(world.value("select count(*) from es_events").await, "2");
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ pub(super) enum Op {
     LockEvents,
     /// Reads the floor, as es_stamp does.
     ReadFloor,
+    /// Takes the oath never to append: another lock.
+    Swear,
     /// Locks the stream's row, and waits for whoever has it.
     LockStream(usize),
     /// Draws a position and inserts the stream's next event: es_append.
@@ -27,6 +29,8 @@ pub(super) enum Op {
     Rollback,
     /// Releases es_events.
     UnlockEvents,
+    /// Releases the oath.
+    UnlockOath,
     /// Releases its xid.
     UnlockXid,
     /// PREPARE TRANSACTION: the lock on its xid goes over to the prepared transaction.
@@ -146,6 +150,34 @@ pub(super) const PREPARED_ASIDE: Program = &[
 /// It writes elsewhere.
 pub(super) const UNRELATED: Program = &[&[TakeXid], &[LockXid], &[Commit], &[UnlockXid]];
 pub(super) const UNRELATED_COARSE: Program = &[&[TakeXid, LockXid], &[Commit, UnlockXid]];
+/// A batch of SQL handlers: it swears and writes elsewhere.
+pub(super) const BATCH: Program = &[&[Swear], &[TakeXid], &[LockXid], &[Commit], &[UnlockOath], &[UnlockXid]];
+pub(super) const BATCH_COARSE: Program = &[&[Swear, TakeXid, LockXid], &[Commit, UnlockOath, UnlockXid]];
+/// Planted: swears when it has appended. Its lock on es_events may be younger than the first part of the scan, and the
+/// oath older than the second.
+pub(super) const SWORN_LATE: Program = &[
+    &[TakeXid, LockXid],
+    &[LockEvents, ReadFloor],
+    &[LockStream(B), Append(B)],
+    &[Swear],
+    &[Commit, UnlockEvents, UnlockOath, UnlockXid],
+];
+/// Planted: swears behind a savepoint, and returns to it.
+pub(super) const SWORN_FOR_A_WHILE: Program = &[
+    &[Swear],
+    &[TakeXid, LockXid],
+    &[UnlockOath],
+    &[LockEvents, ReadFloor],
+    &[LockStream(B), Append(B)],
+    &[Commit, UnlockEvents, UnlockXid],
+];
+/// Planted: swears and appends all the same.
+pub(super) const FORSWORN: Program = &[
+    &[TakeXid, LockXid, Swear],
+    &[LockEvents, ReadFloor],
+    &[LockStream(B), Append(B)],
+    &[Commit, UnlockEvents, UnlockOath, UnlockXid],
+];
 /// Planted: reads the floor before it holds its lock on es_events.
 pub(super) const FLOOR_BEFORE_LOCK: Program =
     &[&[TakeXid, LockXid], &[ReadFloor], &[LockEvents], &[LockStream(B), Append(B)], END];
@@ -190,6 +222,7 @@ fn take(plan: &Plan, state: &mut State, who: usize, op: Op) -> Result<(), Fault>
         LockXid => writer.xid_lock = Owner::Backend,
         LockEvents => writer.events_lock = Owner::Backend,
         ReadFloor => writer.floor = state.floor,
+        Swear => writer.oath = true,
         LockStream(stream) => writer.rows[stream] = true,
         Append(stream) | Insert(stream) => insert(plan, state, who, stream, op),
         Undo => (writer.events, writer.rows) = Default::default(),
@@ -199,6 +232,7 @@ fn take(plan: &Plan, state: &mut State, who: usize, op: Op) -> Result<(), Fault>
         }
         Commit => commit(state, who)?,
         UnlockEvents => writer.events_lock = Owner::Nobody,
+        UnlockOath => writer.oath = false,
         UnlockXid => writer.xid_lock = Owner::Nobody,
         MoveXid => writer.xid_lock = Owner::Prepared,
         MoveEvents => writer.events_lock = Owner::Prepared,

@@ -66,6 +66,9 @@ static SOUND: &[Plan] = &[
         &[RAISE, LOCKS_BEFORE_SNAPSHOT],
     ),
     plan("a watcher in REPEATABLE READ", &[EARLY_BRIEFLY, ASIDE_COARSE], &[RAISE, FROZEN]),
+    plan("a batch, and nobody raises the floor", &[BATCH, EARLY_BRIEFLY, APPEND_BRIEFLY], &[GLANCE]),
+    plan("a batch, two looks", &[BATCH_COARSE, EARLY_ASIDE, APPEND_BRIEFLY], &[PROVE_TWICE]),
+    plan("a batch, two watchers", &[BATCH_COARSE, EARLY_COARSE, ASIDE_COARSE], &[PROVE_COARSE, GLANCE]),
     plan("tier 0", &[EARLY, APPEND, EARLY_ASIDE], &[TIER_0]),
     plan("tier 0 beside tier 1", &[EARLY_BRIEFLY, APPEND_BRIEFLY, EARLY_ASIDE], &[TIER_0, PROVE_COARSE]),
 ];
@@ -89,6 +92,9 @@ static PLANTED: &[Plan] = &[
     plan("it has two names, the other way", &[PREPARED_ASIDE, APPEND], &[PROVE]).but(Mistake::TwoNames),
     plan("what is stamped with the horizon is read", &[EARLY, APPEND], &[PROVE])
         .but(Mistake::HorizonIsIncluded),
+    plan("an oath is broken", &[FORSWORN, APPEND], &[GLANCE]),
+    plan("an oath is taken after an append", &[SWORN_LATE, APPEND], &[GLANCE]),
+    plan("an oath is taken behind a savepoint", &[SWORN_FOR_A_WHILE, APPEND], &[GLANCE]),
     plan("the horizon lies in the snapshot's future", &[EARLY, APPEND], &[FROZEN])
         .but(Mistake::NoBoundBySnapshot),
 ];

@@ -59,6 +59,8 @@ pub(super) struct Writer {
     pub(super) committed: bool,
     pub(super) xid_lock: Owner,
     pub(super) events_lock: Owner,
+    /// Whether the lock is there that says that it has sworn not to append.
+    pub(super) oath: bool,
     /// Which rows of `es_streams` it has locked.
     pub(super) rows: [bool; STREAMS],
     /// The floor, as it read it.

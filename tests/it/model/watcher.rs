@@ -20,7 +20,7 @@ pub(super) enum Look {
     Snapshot,
     /// The lock table, first part: who holds es_events.
     ScanEvents,
-    /// The lock table, second part, not in the same moment: which xids are there.
+    /// The lock table, second part, not in the same moment: which xids are there, and whose oaths.
     ScanXids,
     /// The horizon that follows from all this.
     Prove,
@@ -108,6 +108,7 @@ pub(super) struct Evidence {
     xmax: u8,
     running: [u8; WRITERS],
     xid_locks: [Owner; WRITERS],
+    oaths: [bool; WRITERS],
     events_locks: [Owner; WRITERS],
     /// Whose rows the read is going to see, where that was settled before.
     data: Option<[bool; WRITERS]>,
@@ -159,7 +160,10 @@ fn take(plan: &Plan, state: &mut State, who: usize, look: Look) -> Result<(), Fa
             (seen.running, seen.xmax) = (state.running(), state.next_xid);
         }
         ScanEvents => seen.events_locks = state.writers.map(|writer| writer.events_lock),
-        ScanXids => seen.xid_locks = state.writers.map(|writer| writer.xid_lock),
+        ScanXids => {
+            seen.xid_locks = state.writers.map(|writer| writer.xid_lock);
+            seen.oaths = state.writers.map(|writer| writer.oath);
+        }
         OldData => seen.data = Some(state.committed()),
         Prove => {
             let horizon = prove(plan, &seen);
@@ -172,18 +176,23 @@ fn take(plan: &Plan, state: &mut State, who: usize, look: Look) -> Result<(), Fa
     Ok(())
 }
 
-/// `es_proven_horizon`: greatest(xmin, least(floor, xmax, every xid without proof)).
+/// `es_proven_horizon`: greatest(xmin, least(xmax, every xid that has not sworn), least(floor, xmax, every xid without
+/// proof)).
 fn prove(plan: &Plan, seen: &Evidence) -> u8 {
-    let mut horizon = seen.floor;
+    let (mut proven, mut sworn) = (seen.floor, seen.xmax);
     if !plan.has(Mistake::NoBoundBySnapshot) {
-        horizon = horizon.min(seen.xmax);
+        proven = proven.min(seen.xmax);
     }
-    for (who, xid) in seen.running.into_iter().enumerate() {
-        if xid > 0 && !is_harmless(plan, seen.xid_locks[who], seen.events_locks[who]) {
-            horizon = horizon.min(xid);
+    for (who, xid) in seen.running.into_iter().enumerate().filter(|(_, xid)| *xid > 0) {
+        let harmless = is_harmless(plan, seen.xid_locks[who], seen.events_locks[who]);
+        if !harmless {
+            proven = proven.min(xid);
+        }
+        if !(harmless && seen.oaths[who]) {
+            sworn = sworn.min(xid);
         }
     }
-    horizon.max(xmin(seen.running, seen.xmax))
+    proven.max(sworn).max(xmin(seen.running, seen.xmax))
 }
 
 fn xmin(running: [u8; WRITERS], xmax: u8) -> u8 {
