@@ -433,6 +433,45 @@ $$;
 comment on function es_reach_after(text[], xid8, bigint, bigint, xid8, bigint) is
     'es_extent_after for large pages: counts an index, and bytes by a sample while that is enough.';
 
+-- The same of a page that has all there is of a category below the horizon, where a count before says how many those
+-- are: nothing is walked. Where that may be more than `max_bytes`, by a sample of blocks, or where the sample is small,
+-- there is no transaction_id, and es_reach_after is asked. Whoever reads the page is bounded by the horizon then and
+-- not by the count, so that a wrong one is a wrong number and no lost event.
+create function es_rest_after(
+    category text, after_transaction_id xid8, after_position bigint, horizon xid8, rest bigint, max_bytes bigint,
+    out oldest timestamptz, out transaction_id xid8, out global_position bigint)
+language plpgsql volatile
+set search_path from current
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    blocks numeric := pg_relation_size('es_events') / current_setting('block_size')::numeric;
+    sample record;
+begin
+    select count(*) as events, avg(pg_column_size(e.data) + pg_column_size(e.metadata)) as bytes into sample
+    from es_events e tablesample system (least(100, 100 * 300 / greatest(blocks, 1)))
+    where e.stream_category = es_rest_after.category
+      and (e.transaction_id, e.global_position) > (es_rest_after.after_transaction_id, es_rest_after.after_position);
+    if sample.events < 100 or sample.bytes * es_rest_after.rest * 2 >= es_rest_after.max_bytes then
+        return;
+    end if;
+    select e.created_at into oldest from es_events e
+    where (e.stream_category, e.transaction_id, e.global_position)
+            > (es_rest_after.category, es_rest_after.after_transaction_id, es_rest_after.after_position)
+      and (e.stream_category, e.transaction_id) < (es_rest_after.category, es_rest_after.horizon)
+    order by e.stream_category, e.transaction_id, e.global_position limit 1;
+    select e.transaction_id, e.global_position into transaction_id, global_position from es_events e
+    where (e.stream_category, e.transaction_id, e.global_position)
+            > (es_rest_after.category, es_rest_after.after_transaction_id, es_rest_after.after_position)
+      and (e.stream_category, e.transaction_id) < (es_rest_after.category, es_rest_after.horizon)
+    order by e.stream_category desc, e.transaction_id desc, e.global_position desc limit 1;
+end
+$$;
+
+comment on function es_rest_after(text, xid8, bigint, xid8, bigint, bigint) is
+    'How far everything goes that a category has below the horizon, without walking it.';
+
 -- How many events of these categories (null: all) lie after the cursor and below the horizon.
 create function es_count_after(
     categories text[], after_transaction_id xid8, after_position bigint, horizon xid8 default null) returns bigint

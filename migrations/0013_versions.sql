@@ -362,8 +362,8 @@ begin
     perform foldd.es_drop_schema(it.schema_oid);
     delete from es_phases ph where split_part(ph.subscription_id, '/', 1) = it.projection_id;
     delete from es_subscriptions s where s.projection_id = it.projection_id;
-    execute format('drop function if exists foldd.%I(text, bigint, uuid, xid8, bigint, xid8, bigint, bigint, boolean, jsonb)', it.projection_id);
-    execute format('drop function if exists foldd_parking.%I(text, bigint, uuid, xid8, bigint, xid8, bigint, bigint, boolean, jsonb)', it.projection_id);
+    execute format('drop function if exists foldd.%I(text, bigint, uuid, xid8, bigint, xid8, bigint, bigint, boolean, bigint, jsonb)', it.projection_id);
+    execute format('drop function if exists foldd_parking.%I(text, bigint, uuid, xid8, bigint, xid8, bigint, bigint, boolean, bigint, jsonb)', it.projection_id);
     update es_projections p
     set role = 'retired', wish = null, waiting_for = null, withdrawn = p.withdrawn or es_retire.verb = 'cancel'
     where p.projection_id = it.projection_id;

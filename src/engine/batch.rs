@@ -78,6 +78,8 @@ pub(crate) struct Bounds {
     pub(crate) max_bytes: i64,
     /// Announces a large page to the planner.
     pub(crate) bulk: bool,
+    /// How many events are left up to the horizon, where the page is to have them all if their bytes allow.
+    pub(crate) rest: Option<i64>,
     /// The server's limit for the statement.
     pub(crate) timeout: Duration,
 }
@@ -147,6 +149,7 @@ async fn fold_in_sql(
         .bind(bounds.max_events)
         .bind(bounds.max_bytes)
         .bind(bounds.bulk)
+        .bind(bounds.rest)
         .bind(care.slip(program.policy.order_guard))
         .fetch_one(&mut *conn)
         .await

@@ -97,6 +97,8 @@ pub(crate) struct Subscription {
     scanned: i64,
     /// How many of its own events it has gone past in all.
     applied: i64,
+    /// What `applied` was when it took the lease at the start of the log; none where it took it elsewhere.
+    began: Option<i64>,
     trouble: Option<Trouble>,
     summons: Arc<Summons>,
     report: Arc<Mutex<Report>>,
@@ -154,6 +156,7 @@ impl Subscription {
             backoff: Backoff::default(),
             scanned: 0,
             applied: 0,
+            began: None,
             trouble: None,
             summons: Arc::default(),
             report: Arc::new(Mutex::new(report)),

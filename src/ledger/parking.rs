@@ -134,6 +134,19 @@ pub(crate) async fn count_own(
         .await
 }
 
+/// How many events a subscription has below a horizon in all, where that is cheaper to know than what is left of them.
+pub(crate) async fn count_own_by_streams(
+    conn: &mut Link<'_>,
+    subscription_id: &str,
+    horizon: &Horizon,
+) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar("select es_count_own_by_streams($1, $2::xid8)")
+        .bind(subscription_id)
+        .bind(horizon.transaction_id().to_string())
+        .fetch_one(conn)
+        .await
+}
+
 /// A parked event that somebody wants retried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {

@@ -82,12 +82,13 @@ impl LineMap {
     }
 }
 
-/// The function's call, with its ten arguments bound in this order: subscription, fence token, incarnation, cursor
-/// (stamp, position), horizon, most events, most bytes, whether the page is large, and what is to be parked or retried.
+/// The function's call, with its eleven arguments bound in this order: subscription, fence token, incarnation, cursor
+/// (stamp, position), horizon, most events, most bytes, whether the page is large, how many events are left where it is to
+/// have them all, and what is to be parked or retried.
 /// [`Variant::Scratch`] takes one: how many events the page has.
 pub(crate) fn call(projection_id: &str, variant: Variant) -> String {
     let arguments = match variant {
-        Variant::Plain | Variant::Parking => "$1, $2, $3, $4::xid8, $5, $6::xid8, $7, $8, $9, $10",
+        Variant::Plain | Variant::Parking => "$1, $2, $3, $4::xid8, $5, $6::xid8, $7, $8, $9, $10, $11",
         Variant::Scratch => "$1",
     };
     format!(
@@ -128,7 +129,7 @@ pub(crate) fn compile(definition: &Definition, target: &Target<'_>, variant: Var
         Variant::Plain | Variant::Parking => {
             "_foldd_subscription text, _foldd_fence bigint, _foldd_incarnation uuid,\n    \
              _foldd_from_xid xid8, _foldd_from_position bigint, _foldd_horizon xid8,\n    \
-             _foldd_max_events bigint, _foldd_max_bytes bigint, _foldd_bulk boolean, _foldd_care jsonb"
+             _foldd_max_events bigint, _foldd_max_bytes bigint, _foldd_bulk boolean, _foldd_rest bigint, _foldd_care jsonb"
         }
         Variant::Scratch => "_foldd_max_events bigint",
     };

@@ -118,6 +118,7 @@ impl Subscription {
             max_events: given.unwrap_or_else(|| self.page_of(paced, view)),
             max_bytes: terms.max_page_bytes.saturating_mul(if unheld { UNHELD_BYTES } else { 1 }),
             bulk,
+            rest: self.remaining(view).filter(|rest| unheld && (BULK_PAGE..=paced).contains(rest)),
             timeout: terms.batch_timeout,
         }
     }
@@ -159,15 +160,25 @@ impl Subscription {
         let events = match (known, since) {
             (Some(_), None) => return Ok(()),
             (Some(known), Some(_)) => known + self.count_own(conn, since, view).await?,
-            (None, _) if self.is_split => self.count_own(conn, None, view).await?,
-            (None, _) => {
-                let counting =
-                    store::count_after(conn, self.categories.as_deref(), lease.cursor, &view.horizon);
-                within(self.deadline, counting).await?
-            }
+            (None, _) => match (self.count_by_streams(conn, view).await?, self.is_split) {
+                (Some(events), _) => events,
+                (None, true) => self.count_own(conn, None, view).await?,
+                (None, false) => {
+                    let counting =
+                        store::count_after(conn, self.categories.as_deref(), lease.cursor, &view.horizon);
+                    within(self.deadline, counting).await?
+                }
+            },
         };
         self.count(events, view);
         Ok(())
+    }
+
+    /// What is left of all the events that it has, where it has gone past them since the start of the log in this tenure.
+    async fn count_by_streams(&self, conn: &mut Link<'_>, view: &View) -> Result<Option<i64>, Fault> {
+        let Some(before) = self.began else { return Ok(None) };
+        let counting = parking::count_own_by_streams(conn, &self.program.subscription_id, &view.horizon);
+        Ok(within(self.deadline, counting).await?.map(|all| all - (self.applied - before)))
     }
 
     async fn count_own(&self, conn: &mut Link<'_>, since: Option<u64>, view: &View) -> Result<i64, Fault> {
@@ -212,7 +223,7 @@ impl Subscription {
                 return self.after(Input::MoreToDo);
             }
             self.count(0, view);
-            return self.caught_up(conn).await;
+            return self.caught_up(conn, view).await;
         };
         // One partition goes on past the events of the others, so as not to read them again with each of its own.
         let passes_others = self.is_split && committed.scanned >= self.last_page;
@@ -227,9 +238,14 @@ impl Subscription {
                 remaining,
                 "the backlog was miscounted and is counted anew"
             );
-            self.backlog = None;
+            self.count_anew();
         }
-        self.caught_up(conn).await
+        self.caught_up(conn, view).await
+    }
+
+    /// What was counted is wrong: the next count is of the events themselves.
+    fn count_anew(&mut self) {
+        (self.backlog, self.began) = (None, None);
     }
 
     /// The most events a second, where somebody has limited a build.
@@ -245,10 +261,20 @@ impl Subscription {
         if rest.is_zero() { turn } else { Turn { next: Next::After(rest), ..turn } }
     }
 
-    /// Everything up to the horizon is applied.
-    async fn caught_up(&mut self, conn: &mut Link<'_>) -> Turn {
+    /// Everything up to the horizon is applied; what is built is looked at once more, since a version that takes over too
+    /// early cannot be told from one that is right.
+    async fn caught_up(&mut self, conn: &mut Link<'_>, view: &View) -> Turn {
         self.pace.idle();
         if self.building {
+            let next = batch::next_event(conn, self.id(), &view.horizon);
+            match within(self.deadline, next).await {
+                Ok(None) => {}
+                Ok(Some(_)) => {
+                    self.count_anew();
+                    return self.after(Input::MoreToDo);
+                }
+                Err(fault) => return self.failed(&fault),
+            }
             match self.built(conn).await {
                 Ok(became) => {
                     match became {

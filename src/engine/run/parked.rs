@@ -87,6 +87,7 @@ impl Subscription {
                 max_events: if suspected.is_some() { 1 } else { self.parked.retry_page },
                 max_bytes: terms.max_page_bytes,
                 bulk: false,
+                rest: None,
                 timeout: terms.batch_timeout,
             },
             care: &care,

@@ -7,6 +7,7 @@
 use std::sync::PoisonError;
 
 use super::{Parked, Subscription, Terms, Turn, within};
+use crate::cursor::Cursor;
 use crate::engine::machine::{Input, Phase};
 use crate::ledger::lease;
 use crate::metrics::LeaseTransition;
@@ -44,6 +45,7 @@ impl Subscription {
                 (self.lease, self.backlog, self.trouble, self.got_on) = (Some(lease), None, None, false);
                 self.parked = Parked { retry_due: true, ..Parked::default() };
                 self.applied = lease.applied_events;
+                self.began = (lease.cursor == Cursor::START).then_some(lease.applied_events);
                 self.suspect(&lease);
                 self.after(Input::Taken)
             }

@@ -226,6 +226,21 @@ begin
             Categories::Listed(names) if names.len() == 1 => quote_literal(&names[0]),
             Categories::Listed(_) | Categories::All => "''".to_owned(),
         };
+        let rest = match self.categories {
+            Categories::Listed(names) if names.len() == 1 => format!(
+                "    if _foldd_rest is not null then
+        select page.oldest, page.transaction_id, page.global_position into _foldd_oldest, _foldd_xid, _foldd_position
+        from {store}.es_rest_after({category}, _foldd_from_xid, _foldd_from_position, _foldd_horizon,
+                                   _foldd_rest, _foldd_max_bytes) page;
+        if _foldd_xid is not null then
+            _foldd_scanned := _foldd_rest;
+        end if;
+    end if;
+",
+                store = self.store
+            ),
+            Categories::Listed(_) | Categories::All => String::new(),
+        };
         let _ = write!(
             self.text,
             "    if _foldd_bulk then
@@ -235,18 +250,22 @@ begin
             set_config('foldd.category', {category}, true),
             set_config('foldd.after_transaction_id', _foldd_from_xid::text, true),
             set_config('foldd.after_position', _foldd_from_position::text, true),
-            set_config('foldd.horizon', _foldd_horizon::text, true);
-    select page.events, page.oldest, page.transaction_id, page.global_position,
-           case when page.events = 1 then page.global_position end
-    into _foldd_scanned, _foldd_oldest, _foldd_xid, _foldd_position, _foldd_single
-    from {store}.es_reach_after({categories}, _foldd_from_xid, _foldd_from_position,
-                                _foldd_max_events, _foldd_horizon, _foldd_max_bytes) page;
+            set_config('foldd.horizon', _foldd_horizon::text, true),
+            set_config('foldd.page_events', '{all}', true);
+{rest}    if _foldd_xid is null then
+        select page.events, page.oldest, page.transaction_id, page.global_position,
+               case when page.events = 1 then page.global_position end
+        into _foldd_scanned, _foldd_oldest, _foldd_xid, _foldd_position, _foldd_single
+        from {store}.es_reach_after({categories}, _foldd_from_xid, _foldd_from_position,
+                                    _foldd_max_events, _foldd_horizon, _foldd_max_bytes) page;
+        perform set_config('foldd.page_events', _foldd_scanned::text, true);
+    end if;
     if _foldd_scanned > 0 then
     begin
-        perform set_config('foldd.page_events', _foldd_scanned::text, true);
         _foldd_begun := true;
 ",
             store = self.store,
+            all = i64::MAX,
         );
     }
 

@@ -205,6 +205,21 @@ async fn the_reach_of_a_large_page_is_that_of_its_events() {
         where (reach.events, reach.oldest, reach.transaction_id, reach.global_position)
               is distinct from (extent.events, extent.oldest, extent.transaction_id, extent.global_position)";
     assert_eq!(world.value(wrong).await, "", "reaches that are not the extents");
+    // Of everything below a horizon only the two ends are looked at, where bytes do not matter.
+    let wrong = "
+        select string_agg(format('%s %s %s', horizon, start.global_position, bytes), ', ')
+        from (select max(transaction_id) as horizon from es_events union all select es_horizon()) given
+        cross join (values (1000000000), (1000)) bounds (bytes)
+        cross join (select transaction_id, global_position from es_events where global_position in (1, 1999)
+                    union all select '0', 0) start
+        cross join lateral es_extent_after(array['a'], start.transaction_id, start.global_position, 9000, horizon,
+                                           null) extent
+        cross join lateral es_rest_after('a', start.transaction_id, start.global_position, horizon, extent.events,
+                                         bytes) rest
+        where case bytes when 1000 then rest.transaction_id is not null
+              else (rest.oldest, rest.transaction_id, rest.global_position)
+                   is distinct from (extent.oldest, extent.transaction_id, extent.global_position) end";
+    assert_eq!(world.value(wrong).await, "", "rests that are not the extents");
     // Where the bound may matter, every event is counted.
     let bounded =
         "select string_agg(bytes::text, ', ') from (values (1), (5000), (60000), (100000)) bounds (bytes)

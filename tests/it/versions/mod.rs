@@ -1,6 +1,7 @@
 //! A higher version is built beside the live one and takes its place, with nobody noticing; and back again.
 
 mod bystanders;
+mod counts;
 mod crashes;
 mod definitions;
 mod disk;
