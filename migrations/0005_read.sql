@@ -357,8 +357,9 @@ comment on function es_extent_after(text[], xid8, bigint, bigint, xid8, bigint) 
     'How far a page of es_read_after goes: its number of events, the oldest, the cursor of the last one.';
 
 -- The same of a large page, for what walking an index once costs: the events themselves are not looked at, but for a
--- sample of five hundred, evenly spread. It says whether the bound of bytes may matter; where it may, or where the sample is
--- small, every event is counted after all. The oldest one is taken to be the first.
+-- sample of one in a hundred, evenly spread, at most five hundred. It says whether the bound of bytes may matter, and has to
+-- leave the more room the smaller it is; where it does not, every event is counted after all. The oldest one is taken to be
+-- the first.
 create function es_reach_after(
     categories text[], after_transaction_id xid8, after_position bigint, max_events bigint,
     horizon xid8 default null, max_bytes bigint default null,
@@ -371,7 +372,8 @@ as $$
 declare
     category text := categories[1];
     first    record;
-    stride   bigint;
+    stride   bigint := greatest(100, es_reach_after.max_events / 500);
+    step     bigint;
     moved    bigint;
     sampled  bigint[] := '{}';
     bytes    numeric;
@@ -398,12 +400,12 @@ begin
         events := 0;
         open ahead;
         loop
-            stride := least(es_reach_after.max_events / 500, es_reach_after.max_events - events);
-            exit when stride = 0;
-            move forward stride in ahead;
+            step := least(stride, es_reach_after.max_events - events);
+            exit when step = 0;
+            move forward step in ahead;
             get diagnostics moved = row_count;
             events := events + moved;
-            if moved < stride then
+            if moved < step then
                 fetch prior from ahead into transaction_id, global_position;
                 exit;
             end if;
@@ -414,12 +416,12 @@ begin
         if es_reach_after.max_bytes is null then
             return;
         end if;
-        if cardinality(sampled) >= 100 then
+        if cardinality(sampled) >= 10 then
             select avg(pg_column_size(e.data) + pg_column_size(e.metadata)) * es_reach_after.events into bytes
             from unnest(sampled) as sample (position)
             join es_events e on e.global_position = sample.position;
         end if;
-        if bytes * 2 < es_reach_after.max_bytes then
+        if bytes * 1000 / cardinality(sampled) < es_reach_after.max_bytes then
             return;
         end if;
     end if;

@@ -6,6 +6,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::failure::{Fault, HandlerFault, Policy};
 use super::hosted::{self, Hosted};
+use super::pace::Leap;
 use crate::cursor::Cursor;
 use crate::ledger::lease::Lease;
 use crate::ledger::parking::{self, Care};
@@ -44,6 +45,15 @@ pub(crate) enum Body {
 }
 
 impl Body {
+    /// How its pages may grow.
+    pub(crate) fn leap(&self) -> Leap {
+        match self {
+            Self::Sql { takes_whole_pages: true, .. } => Leap::Page,
+            Self::Sql { .. } => Leap::Event,
+            Self::Rust(_) => Leap::Handler,
+        }
+    }
+
     /// Whether its statements are run once a page.
     pub(crate) fn takes_whole_pages(&self) -> bool {
         matches!(self, Self::Sql { takes_whole_pages: true, .. })

@@ -11,13 +11,24 @@ const WORTHWHILE: f64 = 1.05;
 /// A size that was never tried is tried while the one below it is not much slower than the fastest: where a
 /// page costs by the rows that it touches and not by its events, rates stand still for a while, then rise.
 const PLATEAU: f64 = 1.25;
-/// So many doublings at once while larger pages are still better: each page on the way up writes most rows of the read model
-/// again. Where cost rises with the square, the page that finds out takes 64 times as long as the one before it.
-const LEAP: usize = 3;
-/// The same where each statement has the whole page, and goes to a row once: no square to be afraid of.
-const LEAP_OF_WHOLE_PAGES: usize = 5;
 /// One batch in so many tries a neighbouring size.
 const TRY_EVERY: u32 = 8;
+
+/// So many doublings at once, while larger pages are still better: by what is called once, and so by what a page does to the
+/// rows of the read model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leap {
+    /// A statement for each event writes a row as often as there are events, in large pages as in small ones. What
+    /// the same transaction leaves of a row makes it dearer, and cost rises with the square: a page that finds out
+    /// must not be much larger than the best one.
+    Event = 1,
+    /// A handler in Rust may add up a page, or may not. Where cost rises with the square, the page that finds out
+    /// takes 64 times as long as the one before it.
+    Handler = 3,
+    /// A statement that has the whole page goes to a row once: no square to be afraid of, and each page on the way
+    /// up writes most rows again.
+    Page = 5,
+}
 
 /// Steers the page size of one subscription by what batches measure.
 ///
@@ -36,19 +47,17 @@ pub(crate) struct Pace {
     next: usize,
     batches: u32,
     most: i64,
-    /// So many doublings at once.
-    leap: usize,
+    leap: Leap,
     /// While a failing event is hunted: no page is larger.
     hunted: Option<i64>,
 }
 
 impl Pace {
-    /// `most` bounds every page, in events; `takes_whole_pages` says that handlers are called once a page.
-    pub(crate) fn new(most: i64, takes_whole_pages: bool) -> Self {
+    /// `most` bounds every page, in events.
+    pub(crate) fn new(most: i64, leap: Leap) -> Self {
         let most = most.max(1);
         let sizes = (0..).take_while(|index| size(*index) <= most).count().max(1);
         let at = FIRST.min(sizes - 1);
-        let leap = if takes_whole_pages { LEAP_OF_WHOLE_PAGES } else { LEAP };
         Self { rates: vec![0.0; sizes], at, next: at, batches: 0, most, leap, hunted: None }
     }
 
@@ -59,7 +68,11 @@ impl Pace {
         let fits = if rate > 0.0 { rate * target.as_secs_f64() } else { size(FIRST) as f64 };
         let next = size(self.next);
         // What does not fit is cut to what does, but only where larger is better.
-        let page = if next as f64 <= fits || self.next <= self.at + self.leap { next } else { size(self.at) };
+        let page = if next as f64 <= fits || self.next <= self.at + self.leap as usize {
+            next
+        } else {
+            size(self.at)
+        };
         let page = page.min(fits.min(self.most as f64) as i64).clamp(1, self.most);
         self.hunted.map_or(page, |hunted| page.min(hunted))
     }
@@ -99,7 +112,7 @@ impl Pace {
         let larger = (self.at + 1).min(self.rates.len() - 1);
         let tried = self.rates.iter().rposition(|rate| *rate > 0.0).unwrap_or(self.at);
         self.next = if tried + 1 < self.rates.len() && self.rates[tried] * PLATEAU >= fastest {
-            (tried + self.leap).min(self.rates.len() - 1)
+            (tried + self.leap as usize).min(self.rates.len() - 1)
         } else if !self.batches.is_multiple_of(TRY_EVERY) {
             self.at
         } else if (self.batches / TRY_EVERY).is_multiple_of(2) {
@@ -118,7 +131,7 @@ fn size(doublings: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, Pace};
+    use super::{Duration, Leap, Pace};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -133,7 +146,7 @@ mod tests {
 
     #[test]
     fn pages_grow_while_larger_ones_are_faster() {
-        let page = settle(&mut Pace::new(400_000, false), SECOND, |n| 0.002 + n / 500_000.0);
+        let page = settle(&mut Pace::new(400_000, Leap::Handler), SECOND, |n| 0.002 + n / 500_000.0);
         assert!(page > 5_000, "a fixed cost of 2 ms is worth larger pages than {page}");
     }
 
@@ -141,14 +154,15 @@ mod tests {
     fn a_plateau_does_not_hide_what_comes_behind_it() {
         // An upsert a page: its rows are the events, until they are all the 20,000 accounts.
         let rows = |n: f64| 20_000.0 * (1.0 - (-n / 20_000.0).exp());
-        let page = settle(&mut Pace::new(400_000, false), SECOND, |n| n / 1_000_000.0 + rows(n) / 250_000.0);
+        let page =
+            settle(&mut Pace::new(400_000, Leap::Handler), SECOND, |n| n / 1_000_000.0 + rows(n) / 250_000.0);
         assert!(page > 200_000, "{page} events still touch most accounts each time");
     }
 
     #[test]
     fn whole_pages_reach_a_backlog_of_a_million_in_three() {
         let rows = |n: f64| 100_000.0 * (1.0 - (-n / 100_000.0).exp());
-        let (mut pace, mut folded, mut pages) = (Pace::new(2_000_000, true), 0, 0);
+        let (mut pace, mut folded, mut pages) = (Pace::new(2_000_000, Leap::Page), 0, 0);
         while folded < 1_000_000 {
             let page = pace.page(15 * SECOND).min(1_000_000 - folded);
             let cost = 0.01 + page as f64 / 1_000_000.0 + rows(page as f64) / 75_000.0;
@@ -160,20 +174,27 @@ mod tests {
 
     #[test]
     fn pages_stay_small_where_the_cost_is_quadratic() {
-        let page = settle(&mut Pace::new(400_000, false), SECOND, |n| 0.001 + n / 100_000.0 + n * n / 2e8);
+        let cost = |n: f64| 0.001 + n / 100_000.0 + n * n / 2e8;
+        let page = settle(&mut Pace::new(400_000, Leap::Handler), SECOND, cost);
         assert!(page < 6_000, "one hot row makes a page of {page} slow");
+        let (mut pace, mut largest) = (Pace::new(400_000, Leap::Event), 0.0_f64);
+        settle(&mut pace, SECOND, |n| {
+            largest = largest.max(n);
+            cost(n)
+        });
+        assert!(largest <= 16_000.0, "a page of {largest} was not needed to find out");
     }
 
     #[test]
     fn a_batch_aims_at_its_target_time() {
         let target = Duration::from_millis(200);
-        let page = settle(&mut Pace::new(400_000, false), target, |n| 0.002 + n / 100_000.0);
+        let page = settle(&mut Pace::new(400_000, Leap::Handler), target, |n| 0.002 + n / 100_000.0);
         assert!(page <= 22_000, "{page} events take longer than the target");
     }
 
     #[test]
     fn a_failing_page_is_halved_down_to_one_event_and_grows_again() {
-        let mut pace = Pace::new(400_000, false);
+        let mut pace = Pace::new(400_000, Leap::Handler);
         let mut halvings = 0;
         while pace.shrink(pace.page(SECOND)) {
             halvings += 1;
@@ -188,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_noisy_machine_does_not_walk_the_page_into_a_corner() {
-        let mut pace = Pace::new(400_000, false);
+        let mut pace = Pace::new(400_000, Leap::Handler);
         let mut noise = fastrand::Rng::with_seed(7);
         let page = settle(&mut pace, SECOND, |n| (0.003 + n / 500_000.0) * (1.0 + 9.0 * noise.f64().powi(8)));
         assert!(page >= 2_000, "{page}");
@@ -196,7 +217,7 @@ mod tests {
 
     #[test]
     fn no_page_is_larger_than_the_most() {
-        assert_eq!(Pace::new(10, false).page(SECOND), 10);
-        assert_eq!(Pace::new(0, false).page(SECOND), 1);
+        assert_eq!(Pace::new(10, Leap::Handler).page(SECOND), 10);
+        assert_eq!(Pace::new(0, Leap::Handler).page(SECOND), 1);
     }
 }
