@@ -37,7 +37,7 @@ async fn build(database: &Database, groups: i64, aim: f64, extent: Extent) -> an
     let events = extent.events(EVENTS);
     database.seed(&category, events, groups).await?;
     let (mut limit, mut client) = (Vec::new(), Vec::new());
-    let (mut batch, mut on, mut split) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut batch, mut on, mut split, mut both) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for run in 1..=extent.runs {
         tracing::info!("rebuild: run {run} of {}, {groups} groups", extent.runs);
         limit.push(at_once(database, &category, events, "64MB").await?);
@@ -45,6 +45,7 @@ async fn build(database: &Database, groups: i64, aim: f64, extent: Extent) -> an
         batch.push(ours.fold(&format!("batch_{groups}_{run}"), &on_batch(&category), 1).await?);
         on.push(ours.fold(&format!("on_{groups}_{run}"), &on_event(&category), 1).await?);
         split.push(ours.fold(&format!("split_{groups}_{run}"), &on_event(&category), 2).await?);
+        both.push(ours.fold_two(&format!("both_{groups}_{run}"), &on_event(&category)).await?);
         client.push(in_client(database, &category, Apply::EventByEvent, extent.time(BASELINE_TIME)).await?);
     }
     let figure = |what: &str, samples: &[f64]| {
@@ -54,6 +55,11 @@ async fn build(database: &Database, groups: i64, aim: f64, extent: Extent) -> an
         figure("`@batch`", &batch).share("the limit", &limit, Some(Aim::AtLeast(aim))),
         figure("`@on`", &on).times("one upsert an event from a client", &client, Some(Aim::AtLeast(5.0))),
         figure("`@on` in two partitions", &split).times("one partition", &on, Some(Aim::AtLeast(1.7))),
+        figure("`@on`, two projections at once: what a second core gives", &both).times(
+            "one projection",
+            &on,
+            None,
+        ),
         figure("limit: one `INSERT … SELECT … GROUP BY`", &limit),
         figure("baseline: one upsert an event from a client", &client),
     ])
@@ -74,11 +80,26 @@ impl Ours<'_> {
             1 => vec![format!("{name}@1")],
             _ => (0..partitions).map(|partition| format!("{name}@1/{partition}")).collect(),
         };
-        let daemon = Daemon::new(Registry::new()).with_sql(name, &text);
-        let took = self.database.catch_up_all(daemon, &subscriptions).await?;
-        self.database.check_balances(name, self.category).await?;
-        self.database.execute(&format!("truncate {name}.balance")).await?;
-        tracing::info!("  {name}: {:.0} events/s", rate(self.events, took));
+        self.measure(&[name], &text, &subscriptions).await
+    }
+
+    /// Builds two projections at the same time that have nothing to do with each other; events a second of both together.
+    async fn fold_two(self, name: &str, text: &str) -> anyhow::Result<f64> {
+        let names = [format!("{name}_a"), format!("{name}_b")];
+        let subscriptions = names.each_ref().map(|name| format!("{name}@1"));
+        Ok(2.0 * self.measure(&names.each_ref().map(String::as_str), text, &subscriptions).await?)
+    }
+
+    /// Builds projections of these names; events a second of the slowest.
+    async fn measure(self, names: &[&str], text: &str, subscriptions: &[String]) -> anyhow::Result<f64> {
+        let daemon =
+            names.iter().fold(Daemon::new(Registry::new()), |daemon, name| daemon.with_sql(name, text));
+        let took = self.database.catch_up_all(daemon, subscriptions).await?;
+        for name in names {
+            self.database.check_balances(name, self.category).await?;
+            self.database.execute(&format!("truncate {name}.balance")).await?;
+        }
+        tracing::info!("  {}: {:.0} events/s", names.join(", "), rate(self.events, took));
         Ok(rate(self.events, took))
     }
 }
