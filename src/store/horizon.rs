@@ -88,7 +88,9 @@ pub(crate) async fn observe(
 /// Raises the stamp floor to the newest transaction that anybody can have: what is proven from now on can reach as far. In a
 /// transaction of its own, which commits before this returns.
 pub(crate) async fn raise_floor(conn: &mut Link<'_>) -> Result<()> {
-    sqlx::query("select es_raise_stamp_floor(es_counted(pg_snapshot_xmax(pg_current_snapshot())))")
+    // As text: sqlx would ask for a type that it does not know, between parsing and executing, and behind a pooler those would
+    // be two sessions.
+    sqlx::query("select es_raise_stamp_floor(es_counted(pg_snapshot_xmax(pg_current_snapshot())))::text")
         .execute(conn)
         .await?;
     Ok(())

@@ -157,6 +157,9 @@ async fn a_long_batch_of_one_projection_holds_up_no_other() {
     let asleep = "select exists (select from pg_stat_activity
         where wait_event = 'PgSleep' and backend_xid is not null and application_name like 'foldd worker%')";
     world.eventually("the batch sleeps, with an xid", async || world.value(asleep).await == "true").await;
+    let sworn = "select count(*) from pg_locks l join pg_stat_activity a using (pid)
+        where a.wait_event = 'PgSleep' and es_is_oath(l.locktype, l.database, l.classid, l.objid, l.objsubid, l.mode, a.datid)";
+    assert_eq!(world.value(sworn).await, "1", "it has sworn, so that nobody raises the floor for it");
     for _ in 0..3 {
         world.seed("order", 10).await;
         world.caught_up("tally").await;
