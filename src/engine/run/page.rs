@@ -9,6 +9,7 @@ use crate::engine::backlog::View;
 use crate::engine::batch::{self, Batch, Bounds, Committed};
 use crate::engine::failure::Fault;
 use crate::engine::machine::{Input, Phase};
+use crate::engine::pace::Leap;
 use crate::engine::report;
 use crate::ledger::lease;
 use crate::ledger::parking::{self, Care};
@@ -22,6 +23,9 @@ const BULK_PAGE: i64 = 20_000;
 /// costs more with every version that the same transaction leaves of it, so there the target stays what it is; and where the
 /// horizon cannot be proven, since the readers of the log wait for every open batch.
 const BUILD_BATCH: u32 = 15;
+/// Such a part of `catch_up_batch` is what a batch of one of several partitions aims at whose statements run event by event.
+/// What it leaves of a row cannot be cleared away while a batch of another one is open, and no rate of its own tells.
+const SPLIT_BATCH: u32 = 20;
 /// So many times `max_page_bytes` a page of a build may have that is never held as a whole.
 const UNHELD_BYTES: i64 = 8;
 /// The longest that the creation of an index is waited for. Hours of sorting are somebody's billions of rows; more is a
@@ -134,6 +138,8 @@ impl Subscription {
             terms.live_batch
         } else if view.is_provable && self.builds_by_page() {
             (terms.catch_up_batch * BUILD_BATCH).min(terms.batch_timeout / 3).max(terms.catch_up_batch)
+        } else if self.is_split && self.program.body.leap() == Leap::Event {
+            terms.catch_up_batch / SPLIT_BATCH
         } else {
             terms.catch_up_batch
         };
