@@ -66,8 +66,8 @@ end
 $$;
 
 -- Whether a granted lock is one that whoever appends to this log holds. `here` is this database: locks in another one
--- concern another es_events. Without settings of its own, so that it is planned into its callers: called for each of a
--- hundred locks, it took ten times as long as all the rest.
+-- concern another es_events. Without settings of its own, so that it is planned into its callers: it would be parsed
+-- anew for each lock otherwise.
 create function es_may_append(locktype text, database oid, relation oid, mode text, here oid) returns boolean
 language sql stable
 return es_may_append.locktype = 'relation' and es_may_append.relation = 'es_events'::regclass

@@ -111,7 +111,8 @@ pub(crate) struct Daemon {
     pub(crate) live_batch: Duration,
     /// Target time of a batch while catching up (from `live_batch` to 1min). While a version
     /// with `@batch` handlers is built, which nobody reads yet, up to fifteen times as long where larger
-    /// pages are faster, and at most a third of `batch_timeout`.
+    /// pages are faster, and at most a third of `batch_timeout`. In each of several partitions
+    /// with `@on` handlers a twentieth.
     #[serde(with = "values::duration")]
     #[schemars(with = "String")]
     pub(crate) catch_up_batch: Duration,

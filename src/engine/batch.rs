@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::failure::{Fault, HandlerFault, Policy};
 use super::hosted::{self, Hosted};
-use super::pace::Leap;
+use super::pace::Grain;
 use crate::cursor::Cursor;
 use crate::ledger::lease::Lease;
 use crate::ledger::parking::{self, Care};
@@ -39,24 +39,18 @@ pub(crate) struct Program {
 #[derive(Debug, Clone)]
 pub(crate) enum Body {
     /// Compiled functions in the database: one that applies all of a page, one that parks and retries.
-    Sql { plain: Function, parking: Function, takes_whole_pages: bool },
+    Sql { plain: Function, parking: Function, grain: Grain },
     /// A handler in this process.
     Rust(Hosted),
 }
 
 impl Body {
-    /// How its pages may grow.
-    pub(crate) fn leap(&self) -> Leap {
+    /// What its handlers are called for.
+    pub(crate) fn grain(&self) -> Grain {
         match self {
-            Self::Sql { takes_whole_pages: true, .. } => Leap::Page,
-            Self::Sql { .. } => Leap::Event,
-            Self::Rust(_) => Leap::Handler,
+            Self::Sql { grain, .. } => *grain,
+            Self::Rust(_) => Grain::Handler,
         }
-    }
-
-    /// Whether its statements are run once a page.
-    pub(crate) fn takes_whole_pages(&self) -> bool {
-        matches!(self, Self::Sql { takes_whole_pages: true, .. })
     }
 }
 

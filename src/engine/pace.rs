@@ -14,10 +14,10 @@ const PLATEAU: f64 = 1.25;
 /// One batch in so many tries a neighbouring size.
 const TRY_EVERY: u32 = 8;
 
-/// So many doublings at once, while larger pages are still better: by what is called once, and so by what a page does to the
-/// rows of the read model.
+/// What a handler is called for once, and so what a page does to the rows of the read model. As a number: how many doublings
+/// are tried at once, while larger pages are still better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Leap {
+pub(crate) enum Grain {
     /// A statement for each event writes a row as often as there are events, in large pages as in small ones. What
     /// the same transaction leaves of a row makes it dearer, and cost rises with the square: a page that finds out
     /// must not be much larger than the best one.
@@ -47,18 +47,18 @@ pub(crate) struct Pace {
     next: usize,
     batches: u32,
     most: i64,
-    leap: Leap,
+    grain: Grain,
     /// While a failing event is hunted: no page is larger.
     hunted: Option<i64>,
 }
 
 impl Pace {
     /// `most` bounds every page, in events.
-    pub(crate) fn new(most: i64, leap: Leap) -> Self {
+    pub(crate) fn new(most: i64, grain: Grain) -> Self {
         let most = most.max(1);
         let sizes = (0..).take_while(|index| size(*index) <= most).count().max(1);
         let at = FIRST.min(sizes - 1);
-        Self { rates: vec![0.0; sizes], at, next: at, batches: 0, most, leap, hunted: None }
+        Self { rates: vec![0.0; sizes], at, next: at, batches: 0, most, grain, hunted: None }
     }
 
     /// The next page, in events, for a batch that may take `target`.
@@ -68,11 +68,8 @@ impl Pace {
         let fits = if rate > 0.0 { rate * target.as_secs_f64() } else { size(FIRST) as f64 };
         let next = size(self.next);
         // What does not fit is cut to what does, but only where larger is better.
-        let page = if next as f64 <= fits || self.next <= self.at + self.leap as usize {
-            next
-        } else {
-            size(self.at)
-        };
+        let is_near = self.next <= self.at + self.grain as usize;
+        let page = if next as f64 <= fits || is_near { next } else { size(self.at) };
         let page = page.min(fits.min(self.most as f64) as i64).clamp(1, self.most);
         self.hunted.map_or(page, |hunted| page.min(hunted))
     }
@@ -112,7 +109,7 @@ impl Pace {
         let larger = (self.at + 1).min(self.rates.len() - 1);
         let tried = self.rates.iter().rposition(|rate| *rate > 0.0).unwrap_or(self.at);
         self.next = if tried + 1 < self.rates.len() && self.rates[tried] * PLATEAU >= fastest {
-            (tried + self.leap as usize).min(self.rates.len() - 1)
+            (tried + self.grain as usize).min(self.rates.len() - 1)
         } else if !self.batches.is_multiple_of(TRY_EVERY) {
             self.at
         } else if (self.batches / TRY_EVERY).is_multiple_of(2) {
@@ -131,7 +128,7 @@ fn size(doublings: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, Leap, Pace};
+    use super::{Duration, Grain, Pace};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -146,7 +143,7 @@ mod tests {
 
     #[test]
     fn pages_grow_while_larger_ones_are_faster() {
-        let page = settle(&mut Pace::new(400_000, Leap::Handler), SECOND, |n| 0.002 + n / 500_000.0);
+        let page = settle(&mut Pace::new(400_000, Grain::Handler), SECOND, |n| 0.002 + n / 500_000.0);
         assert!(page > 5_000, "a fixed cost of 2 ms is worth larger pages than {page}");
     }
 
@@ -154,15 +151,16 @@ mod tests {
     fn a_plateau_does_not_hide_what_comes_behind_it() {
         // An upsert a page: its rows are the events, until they are all the 20,000 accounts.
         let rows = |n: f64| 20_000.0 * (1.0 - (-n / 20_000.0).exp());
-        let page =
-            settle(&mut Pace::new(400_000, Leap::Handler), SECOND, |n| n / 1_000_000.0 + rows(n) / 250_000.0);
+        let page = settle(&mut Pace::new(400_000, Grain::Handler), SECOND, |n| {
+            n / 1_000_000.0 + rows(n) / 250_000.0
+        });
         assert!(page > 200_000, "{page} events still touch most accounts each time");
     }
 
     #[test]
     fn whole_pages_reach_a_backlog_of_a_million_in_three() {
         let rows = |n: f64| 100_000.0 * (1.0 - (-n / 100_000.0).exp());
-        let (mut pace, mut folded, mut pages) = (Pace::new(2_000_000, Leap::Page), 0, 0);
+        let (mut pace, mut folded, mut pages) = (Pace::new(2_000_000, Grain::Page), 0, 0);
         while folded < 1_000_000 {
             let page = pace.page(15 * SECOND).min(1_000_000 - folded);
             let cost = 0.01 + page as f64 / 1_000_000.0 + rows(page as f64) / 75_000.0;
@@ -175,9 +173,9 @@ mod tests {
     #[test]
     fn pages_stay_small_where_the_cost_is_quadratic() {
         let cost = |n: f64| 0.001 + n / 100_000.0 + n * n / 2e8;
-        let page = settle(&mut Pace::new(400_000, Leap::Handler), SECOND, cost);
+        let page = settle(&mut Pace::new(400_000, Grain::Handler), SECOND, cost);
         assert!(page < 6_000, "one hot row makes a page of {page} slow");
-        let (mut pace, mut largest) = (Pace::new(400_000, Leap::Event), 0.0_f64);
+        let (mut pace, mut largest) = (Pace::new(400_000, Grain::Event), 0.0_f64);
         settle(&mut pace, SECOND, |n| {
             largest = largest.max(n);
             cost(n)
@@ -188,13 +186,13 @@ mod tests {
     #[test]
     fn a_batch_aims_at_its_target_time() {
         let target = Duration::from_millis(200);
-        let page = settle(&mut Pace::new(400_000, Leap::Handler), target, |n| 0.002 + n / 100_000.0);
+        let page = settle(&mut Pace::new(400_000, Grain::Handler), target, |n| 0.002 + n / 100_000.0);
         assert!(page <= 22_000, "{page} events take longer than the target");
     }
 
     #[test]
     fn a_failing_page_is_halved_down_to_one_event_and_grows_again() {
-        let mut pace = Pace::new(400_000, Leap::Handler);
+        let mut pace = Pace::new(400_000, Grain::Handler);
         let mut halvings = 0;
         while pace.shrink(pace.page(SECOND)) {
             halvings += 1;
@@ -209,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_noisy_machine_does_not_walk_the_page_into_a_corner() {
-        let mut pace = Pace::new(400_000, Leap::Handler);
+        let mut pace = Pace::new(400_000, Grain::Handler);
         let mut noise = fastrand::Rng::with_seed(7);
         let page = settle(&mut pace, SECOND, |n| (0.003 + n / 500_000.0) * (1.0 + 9.0 * noise.f64().powi(8)));
         assert!(page >= 2_000, "{page}");
@@ -217,7 +215,7 @@ mod tests {
 
     #[test]
     fn no_page_is_larger_than_the_most() {
-        assert_eq!(Pace::new(10, Leap::Handler).page(SECOND), 10);
-        assert_eq!(Pace::new(0, Leap::Handler).page(SECOND), 1);
+        assert_eq!(Pace::new(10, Grain::Handler).page(SECOND), 10);
+        assert_eq!(Pace::new(0, Grain::Handler).page(SECOND), 1);
     }
 }

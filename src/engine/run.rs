@@ -127,7 +127,7 @@ impl Subscription {
             Body::Sql { .. } => terms.max_page_events,
             Body::Rust(_) => terms.max_page_events.min(HOSTED_PAGE),
         };
-        let pace = Pace::new(most, body.leap());
+        let pace = Pace::new(most, body.grain());
         let report = Report {
             phase: Phase::Standby,
             trouble: None,

@@ -147,7 +147,8 @@ impl Session<'_> {
             };
             metrics.polled(seen.head_position);
             backoff.reset();
-            if previous.as_ref() != Some(&seen.horizon) || !seen.withholds {
+            let moved = previous.as_ref() != Some(&seen.horizon);
+            if moved || !seen.withholds {
                 moved_at = Instant::now();
             }
             self.daemon.board.see(Sight { horizon: seen.horizon.clone(), stalled: seen.withholds, moved_at });
@@ -155,7 +156,6 @@ impl Session<'_> {
                 previous.as_ref().is_some_and(|before| before.incarnation() == seen.horizon.incarnation());
             let woken = self.interests.concerned(&seen.growth);
             // Eager while events come in, patient otherwise.
-            let moved = previous.as_ref() != Some(&seen.horizon);
             pause = match (seen.withholds, moved) {
                 (true, true) => QUICK,
                 (true, false) => (pause * 2).min(ALERT),

@@ -24,6 +24,7 @@ pub(super) use lay::lay;
 use super::batch::{self, Program};
 use super::failure::Policy;
 use super::hosted::Hosted;
+use super::pace::Grain;
 use crate::ledger::phases::Trouble;
 use crate::ledger::projections::{self, Known, Part};
 use crate::projection::Projection;
@@ -229,8 +230,8 @@ async fn body(
         function(tx, current, &target, Variant::Plain).await?,
         function(tx, current, &target, Variant::Parking).await?,
     ) {
-        let takes_whole_pages = current.definition.body.takes_whole_pages();
-        return Ok(batch::Body::Sql { plain, parking, takes_whole_pages });
+        let grain = if current.definition.body.takes_whole_pages() { Grain::Page } else { Grain::Event };
+        return Ok(batch::Body::Sql { plain, parking, grain });
     }
     let handler = wanted.handlers.get(&current.version).cloned();
     Ok(batch::Body::Rust(Hosted {

@@ -9,7 +9,7 @@ use crate::engine::backlog::View;
 use crate::engine::batch::{self, Batch, Bounds, Committed};
 use crate::engine::failure::Fault;
 use crate::engine::machine::{Input, Phase};
-use crate::engine::pace::Leap;
+use crate::engine::pace::Grain;
 use crate::engine::report;
 use crate::ledger::lease;
 use crate::ledger::parking::{self, Care};
@@ -129,7 +129,7 @@ impl Subscription {
 
     /// Whether this is a build whose statements have the whole page.
     fn builds_by_page(&self) -> bool {
-        self.building && self.program.body.takes_whole_pages()
+        self.building && self.program.body.grain() == Grain::Page
     }
 
     /// How many events fold fastest in one page, within the time that a batch may take and the speed that a build may have.
@@ -138,7 +138,7 @@ impl Subscription {
             terms.live_batch
         } else if view.is_provable && self.builds_by_page() {
             (terms.catch_up_batch * BUILD_BATCH).min(terms.batch_timeout / 3).max(terms.catch_up_batch)
-        } else if self.is_split && self.program.body.leap() == Leap::Event {
+        } else if self.is_split && self.program.body.grain() == Grain::Event {
             terms.catch_up_batch / SPLIT_BATCH
         } else {
             terms.catch_up_batch

@@ -9,7 +9,7 @@ use sqlx::AssertSqlSafe;
 
 use super::span::{Reached, Span};
 use super::{OnProgress, Scratch, ScratchError, begin};
-use crate::engine::pace::{Leap, Pace};
+use crate::engine::pace::{Grain, Pace};
 use crate::projection::sql::quote_ident;
 use crate::store::Link;
 
@@ -87,7 +87,7 @@ impl Scratch {
 
     /// As large as pays.
     pub(super) fn pace(&self) -> Pace {
-        Pace::new(self.most_events(), Leap::Handler)
+        Pace::new(self.most_events(), Grain::Handler)
     }
 }
 

@@ -3,7 +3,7 @@
 use sqlx::{Postgres, Transaction};
 
 use super::{live, role, version, waits_for};
-use crate::world::World;
+use crate::world::{Daemon, World};
 
 /// The update looks for streams, and nothing for the rest.
 const INDEXED: &str = "\
@@ -56,6 +56,19 @@ const LOCKED_TABLE: &str = "lock table tally__v2.orders in row exclusive mode";
 /// No part of the version can be noted as built.
 const LOCKED_VERSION: &str = "select from es_projections where projection_id = 'tally@2' for no key update";
 
+/// A daemon that builds the second version, at so many events a second, and has laid out its tables.
+async fn building(world: &World, per_second: u32) -> Daemon {
+    live(world, 200).await;
+    world.projection("tally", &text("lower(kind)", &format!("events_per_second = {per_second}")));
+    let daemon = world.daemon();
+    world
+        .eventually("the tables are there", async || {
+            world.value("select to_regclass('tally__v2.orders') is not null").await == "true"
+        })
+        .await;
+    daemon
+}
+
 /// Holds a lock until it is dropped.
 async fn hold(world: &World, lock: &'static str) -> Transaction<'static, Postgres> {
     let mut holder = world.pool().begin().await.expect("it answers");
@@ -66,15 +79,8 @@ async fn hold(world: &World, lock: &'static str) -> Transaction<'static, Postgre
 #[tokio::test]
 async fn an_index_that_no_handler_needs_is_created_after_the_load_whatever_is_killed() {
     let world = World::alone().await;
-    live(&world, 200).await;
     // So slow that the load cannot end before the table is locked.
-    world.projection("tally", &text("lower(kind)", "events_per_second = 25"));
-    let daemon = world.daemon();
-    world
-        .eventually("the tables are there", async || {
-            world.value("select to_regclass('tally__v2.orders') is not null").await == "true"
-        })
-        .await;
+    let daemon = building(&world, 25).await;
     let holder = hold(&world, LOCKED_TABLE).await;
     assert_eq!(world.value(THERE).await, AT_FIRST);
     waits_for(&world, 2, "its indexes").await;
@@ -142,14 +148,7 @@ async fn of_two_parts_that_arrive_at_once_the_second_one_finishes_the_tables() {
 #[tokio::test]
 async fn a_version_that_is_given_up_while_its_indexes_are_created_is_asked_for_no_more() {
     let world = World::alone().await;
-    live(&world, 200).await;
-    world.projection("tally", &text("lower(kind)", "events_per_second = 50"));
-    let daemon = world.daemon();
-    world
-        .eventually("the tables are there", async || {
-            world.value("select to_regclass('tally__v2.orders') is not null").await == "true"
-        })
-        .await;
+    let daemon = building(&world, 50).await;
     let holder = hold(&world, LOCKED_TABLE).await;
     waits_for(&world, 2, "its indexes").await;
     // What a retirement does first; its tables are locked by whoever creates the first index.
