@@ -6,8 +6,10 @@
 //! begin with `_foldd_`, apart from `event` and `batch`, and a column always wins over a variable, so that no column
 //! name can clash.
 
+mod order;
 mod source;
 
+use order::is_indifferent;
 use source::Source;
 
 use super::definition::{Body, Definition};
@@ -115,7 +117,8 @@ pub(crate) fn compile(definition: &Definition, target: &Target<'_>, variant: Var
             "set enable_seqscan = off set jit = off"
         }
         Body::PerBatch(entries) => {
-            source.per_batch(entries);
+            // Functions of other schemas could bear the names of known ones.
+            source.per_batch(entries, target.extension_schemas.is_empty() && is_indifferent(definition));
             // Tables and pages change their size by orders of magnitude: plan each batch anew. No batch lasts long enough
             // to be worth compiling each time.
             "set plan_cache_mode = force_custom_plan set jit = off"

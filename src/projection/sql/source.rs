@@ -40,7 +40,10 @@ impl<'a> Source<'a> {
     /// Fence first; then, in a later statement, where the tables are.
     pub(super) fn head(&mut self) {
         let enter = match self.variant {
-            Variant::Plain => self.enter("case when _foldd_bulk then 'foldd_bulk' end"),
+            Variant::Plain => {
+                let bulk = if self.only_category().is_some() { "foldd_bulk_one" } else { "foldd_bulk" };
+                self.enter(&format!("case when _foldd_bulk then '{bulk}' end"))
+            }
             Variant::Parking => self.enter("'foldd_parking'"),
             Variant::Scratch => self.enter_scratch(),
         };
@@ -67,6 +70,13 @@ begin
 {enter}",
             store = self.store,
         );
+    }
+
+    fn only_category(&self) -> Option<&'a str> {
+        match self.categories {
+            Categories::Listed(names) if names.len() == 1 => names.first().map(String::as_str),
+            Categories::Listed(_) | Categories::All => None,
+        }
     }
 
     fn enter(&self, batches: &str) -> String {
@@ -184,9 +194,10 @@ begin
         self.end_of_page();
     }
 
-    pub(super) fn per_batch(&mut self, entries: &[Entry]) {
+    /// `is_indifferent`: whether the statements make the same of a page in any order.
+    pub(super) fn per_batch(&mut self, entries: &[Entry], is_indifferent: bool) {
         match self.variant {
-            Variant::Plain => self.extent(),
+            Variant::Plain => self.extent(is_indifferent),
             Variant::Parking => {
                 self.push("    begin");
                 self.set_aside(true);
@@ -216,30 +227,11 @@ begin
     }
 
     /// How far a whole page goes, and its bounds for the relation `batch`.
-    fn extent(&mut self) {
+    fn extent(&mut self, is_indifferent: bool) {
         let categories = array_literal(self.categories);
         let given = match self.categories {
             Categories::All => "''".to_owned(),
             Categories::Listed(_) => format!("({categories})::text"),
-        };
-        let category = match self.categories {
-            Categories::Listed(names) if names.len() == 1 => quote_literal(&names[0]),
-            Categories::Listed(_) | Categories::All => "''".to_owned(),
-        };
-        let rest = match self.categories {
-            Categories::Listed(names) if names.len() == 1 => format!(
-                "    if _foldd_rest is not null then
-        select page.oldest, page.transaction_id, page.global_position into _foldd_oldest, _foldd_xid, _foldd_position
-        from {store}.es_rest_after({category}, _foldd_from_xid, _foldd_from_position, _foldd_horizon,
-                                   _foldd_rest, _foldd_max_bytes) page;
-        if _foldd_xid is not null then
-            _foldd_scanned := _foldd_rest;
-        end if;
-    end if;
-",
-                store = self.store
-            ),
-            Categories::Listed(_) | Categories::All => String::new(),
         };
         let _ = write!(
             self.text,
@@ -247,7 +239,6 @@ begin
         perform foldd.es_make_room(_foldd_max_bytes);
     end if;
     perform set_config('foldd.categories', {given}, true),
-            set_config('foldd.category', {category}, true),
             set_config('foldd.after_transaction_id', _foldd_from_xid::text, true),
             set_config('foldd.after_position', _foldd_from_position::text, true),
             set_config('foldd.horizon', _foldd_horizon::text, true),
@@ -265,8 +256,39 @@ begin
         _foldd_begun := true;
 ",
             store = self.store,
+            rest =
+                self.only_category().map_or_else(String::new, |category| self.rest(category, is_indifferent)),
             all = i64::MAX,
         );
+    }
+
+    /// A page of all that is left of one category, where it may be that. Most of the log is read as it lies, where the
+    /// statements leave the choice.
+    fn rest(&self, category: &str, is_indifferent: bool) -> String {
+        let as_it_lies = format!(
+            "            perform set_config('foldd.last_transaction_id', _foldd_xid::text, true),
+                    set_config('foldd.last_position', _foldd_position::text, true),
+                    set_config('search_path', replace(current_setting('search_path'),
+                                                      ', foldd_bulk_one,', ', foldd_unordered,'), true)
+            from pg_class where oid = {log}::regclass and reltuples between 1 and _foldd_rest * 2;
+",
+            log = quote_literal(&format!("{}.es_events", self.store)),
+        );
+        format!(
+            "    perform set_config('foldd.category', {category}, true);
+    if _foldd_rest is not null then
+        select page.oldest, page.transaction_id, page.global_position into _foldd_oldest, _foldd_xid, _foldd_position
+        from {store}.es_rest_after({category}, _foldd_from_xid, _foldd_from_position, _foldd_horizon,
+                                   _foldd_rest, _foldd_max_bytes) page;
+        if _foldd_xid is not null then
+            _foldd_scanned := _foldd_rest;
+{as_it_lies}        end if;
+    end if;
+",
+            store = self.store,
+            category = quote_literal(category),
+            as_it_lies = if is_indifferent { as_it_lies } else { String::new() },
+        )
     }
 
     /// Parks what is to be parked of the page, before anything else of it is applied. Whoever meets the events one by one

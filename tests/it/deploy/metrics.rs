@@ -54,8 +54,16 @@ fn what_is_alerted_on_and_drawn_is_documented() {
     ] {
         let named = metrics_in(&text(path));
         // Roles and schemas are called so too.
-        let others =
-            ["foldd_owner", "foldd_append", "foldd_daemon", "foldd_monitor", "foldd_bulk", "foldd_parking"];
+        let others = [
+            "foldd_owner",
+            "foldd_append",
+            "foldd_daemon",
+            "foldd_monitor",
+            "foldd_bulk",
+            "foldd_bulk_one",
+            "foldd_unordered",
+            "foldd_parking",
+        ];
         let unknown: Vec<&String> =
             named.difference(&documented).filter(|name| !others.contains(&name.as_str())).collect();
         assert!(unknown.is_empty(), "{path} names what nobody exports: {unknown:?}");

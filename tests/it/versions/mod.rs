@@ -6,6 +6,7 @@ mod crashes;
 mod definitions;
 mod disk;
 mod indexes;
+mod order;
 mod plan;
 mod readers;
 mod real;
