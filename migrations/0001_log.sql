@@ -37,8 +37,7 @@ create table es_events (
 -- The three indexes below are also built, concurrently, when an older store is adopted.
 create unique index es_events_event_id_key on es_events (event_id);
 
--- One range scan a page, for one category and for all of them. The category is part of the row value
--- that a page begins after, so the index alone bounds the page from both sides.
+-- One range scan a page, for one category and for all of them, bounded from both sides.
 create index es_events_category_order_idx on es_events (stream_category, transaction_id, global_position);
 create index es_events_order_idx on es_events (transaction_id, global_position);
 

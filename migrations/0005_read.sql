@@ -6,9 +6,12 @@
 --               else one that was proven before this statement began
 --   max_bytes   null: no bound; else the page ends before it would exceed them, but has at least one event
 --
--- Each is a walk along one index and nothing else: the category is part of the row value on both sides, and
--- several categories are one such walk each. The settings keep it so when the planner knows nothing yet,
--- for example right after a table was analysed while empty. A plan step that is switched off and needed all
+-- Each is a walk along one index and nothing else, and ends at the horizon however much was committed above it.
+-- The category is compared as the only one of an array: as a plain equality it would fall out of the order that is
+-- asked for, and the index of the whole log would do as well in the planner's eyes; as part of a row value it bounds
+-- the walk, but only the first column of a row value ends one, and a reader behind a long transaction went through
+-- everything above it. Several categories are one such walk each. The settings keep it so when the planner knows
+-- nothing yet, for example right after a table was analysed while empty. A plan step that is switched off and needed all
 -- the same counts as enormously expensive, which would have every page compiled by the JIT: off as well.
 
 -- The tier-0 horizon: every transaction with a lower xid has ended.
@@ -163,18 +166,20 @@ begin
     if es_read_category_after.max_bytes is null then
         return query
         select * from es_events e
-        where (e.stream_category, e.transaction_id, e.global_position)
-                > (es_read_category_after.category, es_read_category_after.after_transaction_id, es_read_category_after.after_position)
-          and (e.stream_category, e.transaction_id) < (es_read_category_after.category, es_read_category_after.horizon)
+        where e.stream_category = any (array[es_read_category_after.category])
+          and (e.transaction_id, e.global_position)
+                > (es_read_category_after.after_transaction_id, es_read_category_after.after_position)
+          and e.transaction_id < es_read_category_after.horizon
         order by e.stream_category, e.transaction_id, e.global_position
         limit es_read_category_after.max_events;
         return;
     end if;
     for event in
         select * from es_events e
-        where (e.stream_category, e.transaction_id, e.global_position)
-                > (es_read_category_after.category, es_read_category_after.after_transaction_id, es_read_category_after.after_position)
-          and (e.stream_category, e.transaction_id) < (es_read_category_after.category, es_read_category_after.horizon)
+        where e.stream_category = any (array[es_read_category_after.category])
+          and (e.transaction_id, e.global_position)
+                > (es_read_category_after.after_transaction_id, es_read_category_after.after_position)
+          and e.transaction_id < es_read_category_after.horizon
         order by e.stream_category, e.transaction_id, e.global_position
         limit es_read_category_after.max_events
     loop
@@ -209,9 +214,10 @@ begin
         select page.* from (select distinct unnest(es_read_category_after.categories)) as wanted (category)
         cross join lateral (
             select * from es_events e
-            where (e.stream_category, e.transaction_id, e.global_position)
-                    > (wanted.category, es_read_category_after.after_transaction_id, es_read_category_after.after_position)
-              and (e.stream_category, e.transaction_id) < (wanted.category, es_read_category_after.horizon)
+            where e.stream_category = any (array[wanted.category])
+              and (e.transaction_id, e.global_position)
+                    > (es_read_category_after.after_transaction_id, es_read_category_after.after_position)
+              and e.transaction_id < es_read_category_after.horizon
             order by e.stream_category, e.transaction_id, e.global_position
             limit es_read_category_after.max_events
         ) page
@@ -223,9 +229,10 @@ begin
         select page.* from (select distinct unnest(es_read_category_after.categories)) as wanted (category)
         cross join lateral (
             select * from es_events e
-            where (e.stream_category, e.transaction_id, e.global_position)
-                    > (wanted.category, es_read_category_after.after_transaction_id, es_read_category_after.after_position)
-              and (e.stream_category, e.transaction_id) < (wanted.category, es_read_category_after.horizon)
+            where e.stream_category = any (array[wanted.category])
+              and (e.transaction_id, e.global_position)
+                    > (es_read_category_after.after_transaction_id, es_read_category_after.after_position)
+              and e.transaction_id < es_read_category_after.horizon
             order by e.stream_category, e.transaction_id, e.global_position
             limit es_read_category_after.max_events
         ) page
@@ -326,9 +333,10 @@ begin
         select count(*), min(page.created_at), sum(page.bytes) into events, oldest, bytes
         from (select e.created_at, pg_column_size(e.data) + pg_column_size(e.metadata) as bytes
               from es_events e
-              where (e.stream_category, e.transaction_id, e.global_position)
-                      > (category, es_extent_after.after_transaction_id, es_extent_after.after_position)
-                and (e.stream_category, e.transaction_id) < (category, es_extent_after.horizon)
+              where e.stream_category = any (array[category])
+                and (e.transaction_id, e.global_position)
+                      > (es_extent_after.after_transaction_id, es_extent_after.after_position)
+                and e.transaction_id < es_extent_after.horizon
               order by e.stream_category, e.transaction_id, e.global_position
               limit es_extent_after.max_events) page;
     end if;
@@ -347,9 +355,10 @@ begin
         return;
     end if;
     select e.transaction_id, e.global_position into transaction_id, global_position from es_events e
-    where (e.stream_category, e.transaction_id, e.global_position)
-            > (category, es_extent_after.after_transaction_id, es_extent_after.after_position)
-      and (e.stream_category, e.transaction_id) < (category, es_extent_after.horizon)
+    where e.stream_category = any (array[category])
+      and (e.transaction_id, e.global_position)
+            > (es_extent_after.after_transaction_id, es_extent_after.after_position)
+      and e.transaction_id < es_extent_after.horizon
     order by e.stream_category, e.transaction_id, e.global_position
     offset es_extent_after.events - 1 limit 1;
 end
@@ -381,17 +390,19 @@ declare
     bytes    numeric;
     ahead scroll cursor for
         select e.transaction_id, e.global_position from es_events e
-        where (e.stream_category, e.transaction_id, e.global_position)
-                > (category, es_reach_after.after_transaction_id, es_reach_after.after_position)
-          and (e.stream_category, e.transaction_id) < (category, es_reach_after.horizon)
+        where e.stream_category = any (array[category])
+          and (e.transaction_id, e.global_position)
+                > (es_reach_after.after_transaction_id, es_reach_after.after_position)
+          and e.transaction_id < es_reach_after.horizon
         order by e.stream_category, e.transaction_id, e.global_position;
 begin
     horizon := coalesce(es_reach_after.horizon, es_horizon());
     if cardinality(categories) = 1 and es_reach_after.max_events >= 1000 then
         select e.global_position, e.created_at into first from es_events e
-        where (e.stream_category, e.transaction_id, e.global_position)
-                > (category, es_reach_after.after_transaction_id, es_reach_after.after_position)
-          and (e.stream_category, e.transaction_id) < (category, es_reach_after.horizon)
+        where e.stream_category = any (array[category])
+          and (e.transaction_id, e.global_position)
+                > (es_reach_after.after_transaction_id, es_reach_after.after_position)
+          and e.transaction_id < es_reach_after.horizon
         order by e.stream_category, e.transaction_id, e.global_position limit 1;
         if not found then
             events := 0;
@@ -461,14 +472,16 @@ begin
         return;
     end if;
     select e.created_at into oldest from es_events e
-    where (e.stream_category, e.transaction_id, e.global_position)
-            > (es_rest_after.category, es_rest_after.after_transaction_id, es_rest_after.after_position)
-      and (e.stream_category, e.transaction_id) < (es_rest_after.category, es_rest_after.horizon)
+    where e.stream_category = any (array[es_rest_after.category])
+      and (e.transaction_id, e.global_position)
+            > (es_rest_after.after_transaction_id, es_rest_after.after_position)
+      and e.transaction_id < es_rest_after.horizon
     order by e.stream_category, e.transaction_id, e.global_position limit 1;
     select e.transaction_id, e.global_position into transaction_id, global_position from es_events e
-    where (e.stream_category, e.transaction_id, e.global_position)
-            > (es_rest_after.category, es_rest_after.after_transaction_id, es_rest_after.after_position)
-      and (e.stream_category, e.transaction_id) < (es_rest_after.category, es_rest_after.horizon)
+    where e.stream_category = any (array[es_rest_after.category])
+      and (e.transaction_id, e.global_position)
+            > (es_rest_after.after_transaction_id, es_rest_after.after_position)
+      and e.transaction_id < es_rest_after.horizon
     order by e.stream_category desc, e.transaction_id desc, e.global_position desc limit 1;
 end
 $$;
@@ -476,12 +489,13 @@ $$;
 comment on function es_rest_after(text, xid8, bigint, xid8, bigint, bigint) is
     'How far everything goes that a category has below the horizon, without walking it.';
 
--- How many events of these categories (null: all) lie after the cursor and below the horizon.
+-- How many events of these categories (null: all) lie after the cursor and below the horizon. Ordered for the index's
+-- sake, as every reader is.
 create function es_count_after(
     categories text[], after_transaction_id xid8, after_position bigint, horizon xid8 default null) returns bigint
 language plpgsql stable
 set search_path from current
-set jit = off set enable_seqscan = off set enable_bitmapscan = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 as $$
 #variable_conflict use_column
 begin
@@ -495,10 +509,13 @@ begin
     return (select coalesce(sum(counted.n), 0)
             from (select distinct unnest(es_count_after.categories)) as wanted (category)
             cross join lateral (
-                select count(*) as n from es_events e
-                where (e.stream_category, e.transaction_id, e.global_position)
-                        > (wanted.category, es_count_after.after_transaction_id, es_count_after.after_position)
-                  and (e.stream_category, e.transaction_id) < (wanted.category, es_count_after.horizon)
+                select count(*) as n
+                from (select from es_events e
+                      where e.stream_category = any (array[wanted.category])
+                        and (e.transaction_id, e.global_position)
+                              > (es_count_after.after_transaction_id, es_count_after.after_position)
+                        and e.transaction_id < es_count_after.horizon
+                      order by e.stream_category, e.transaction_id, e.global_position) own
             ) counted);
 end
 $$;

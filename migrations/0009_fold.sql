@@ -172,8 +172,8 @@ create view foldd_bulk.batch as select * from foldd_bulk.es_page();
 -- A large page of one category is read from the index as it is: passed on by a function, each of its events would be
 -- stored twice on its way, and a node more in the plan copies each once. Where it ends is known by then, and the limit
 -- ends the scan there. The bounds are asked for in subqueries, which hides them from the planner: it expects a
--- ninetieth of the log, enough for hash joins where the log is large, and with a limit that it cannot see no other
--- way to the order of the log than this index looks cheaper.
+-- ninetieth of the log, enough for hash joins where the log is large. Row values, since no other index can serve
+-- them, and a limit that it cannot see: no sort looks cheaper than this index.
 create view foldd_bulk_one.batch as
     select * from es_events e
     where (e.stream_category, e.transaction_id, e.global_position)

@@ -94,8 +94,8 @@ const MUTANTS: [Mutant; 15] = [
             "horizon-inclusive",
             &[(
                 READ,
-                "(e.stream_category, e.transaction_id) < (",
-                "(e.stream_category, e.transaction_id) <= (",
+                "e.transaction_id < es_read_category_after.horizon",
+                "e.transaction_id <= es_read_category_after.horizon",
             )],
         )
     },

@@ -245,6 +245,48 @@ async fn every_page_is_a_walk_along_one_index() {
         }
     }
     page_cost_is_flat(&world, &explained).await;
+    nothing_above_the_horizon_is_touched(&world, &explained).await;
+}
+
+/// A long transaction holds the horizon while hundreds of thousands of events are committed above it: what a reader finds
+/// below, and whether it finds anything, costs as much as it finds.
+async fn nothing_above_the_horizon_is_touched(world: &World, explained: &Explained) {
+    let (mut conn, _) = session(world).await;
+    run(&mut conn, EXPLAIN).await;
+    let cursor = format!(
+        "select quote_literal(transaction_id::text) || ', ' || global_position from es_events
+         where transaction_id < (select transaction_id from es_events where global_position = {EVENTS} / 5)
+           and stream_category = 'a'
+         order by transaction_id desc, global_position desc limit 1"
+    );
+    let cursor = ask(&mut conn, &cursor).await;
+    let horizon =
+        ask(&mut conn, &format!("select transaction_id from es_events where global_position = {EVENTS} / 5"))
+            .await;
+    for call in [
+        format!("es_read_category_after('a', {cursor}, {LIMIT}, '{horizon}')"),
+        format!("es_read_category_after('a', {cursor}, {LIMIT}, '{horizon}', 1000000)"),
+        format!("es_read_category_after(array['a', 'b'], {cursor}, {LIMIT}, '{horizon}')"),
+        format!("es_read_category_after(array['a', 'b'], {cursor}, {LIMIT}, '{horizon}', 1000000)"),
+        format!("es_read_all_after({cursor}, 1, '{horizon}')"),
+        format!("es_extent_after(array['a'], {cursor}, {LIMIT}, '{horizon}', null)"),
+        format!("es_reach_after(array['a'], {cursor}, 2000, '{horizon}', null)"),
+        format!("es_rest_after('a', {cursor}, '{horizon}', 1, 1000000000)"),
+        format!("es_count_after(array['a'], {cursor}, '{horizon}')"),
+    ] {
+        for plan in explained.plans(&mut conn, &call).await {
+            if nodes(&plan).iter().any(|node| node["Node Type"] == "Sample Scan") {
+                continue;
+            }
+            let touched = blocks(&plan);
+            assert!(touched <= 40, "{touched} blocks: {call}\n{plan:#}");
+        }
+    }
+}
+
+/// Blocks that a plan touched.
+fn blocks(plan: &Value) -> i64 {
+    ["Shared Hit Blocks", "Shared Read Blocks"].iter().filter_map(|name| plan[name].as_i64()).sum()
 }
 
 /// A page costs the same wherever it is. The rare category is spread over the whole heap, so each of its events is a
@@ -263,12 +305,7 @@ async fn page_cost_is_flat(world: &World, explained: &Explained) {
             let cursor = ask(&mut conn, &format!("select quote_literal(transaction_id::text) || ', ' || global_position from es_events where global_position = greatest(1, {EVENTS} * {percent} / 100)")).await;
             let plans = explained.plans(&mut conn, &format!("{source}{cursor}, {limit})")).await;
             let plan = plans.first().expect("the page was explained");
-            costs.push(
-                ["Shared Hit Blocks", "Shared Read Blocks"]
-                    .iter()
-                    .filter_map(|name| plan[name].as_i64())
-                    .sum::<i64>(),
-            );
+            costs.push(blocks(plan));
         }
         let (least, most) = (costs.iter().min().expect("three"), costs.iter().max().expect("three"));
         assert!(
