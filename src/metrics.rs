@@ -13,6 +13,8 @@ mod labels;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Label, SharedString, Unit};
@@ -184,8 +186,26 @@ impl StoreMetrics {
     }
 }
 
+/// How many batches applied events, and how many seconds they took together.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct BatchTimes {
+    pub(crate) batches: u64,
+    pub(crate) seconds: f64,
+}
+
+/// By version, `fines@2`, all partitions together: what the exported histograms have as well, without rendering every series
+/// of a thousand projections to read it.
+static BATCH_TIMES: Mutex<BTreeMap<String, BatchTimes>> = Mutex::new(BTreeMap::new());
+
+/// The batches of this process, since it began.
+pub(crate) fn batch_times() -> BTreeMap<String, BatchTimes> {
+    BATCH_TIMES.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// The metrics of one subscription, registered once, so that recording is an atomic operation and no look-up.
 pub(crate) struct SubscriptionMetrics {
+    /// `fines@2`, however often that was built.
+    version: String,
     lag_events: Gauge,
     lag_seconds: Gauge,
     withheld: Gauge,
@@ -220,7 +240,9 @@ impl SubscriptionMetrics {
         let and = |label: &'static str, word: &'static str| {
             labels.iter().cloned().chain([Label::from_static_parts(label, word)]).collect::<Vec<_>>()
         };
+        let number = version.split('.').next().unwrap_or_default();
         Self {
+            version: format!("{projection}@{number}"),
             lag_events: unset(LAG_EVENTS, labels.clone()),
             lag_seconds: unset(LAG_SECONDS, labels.clone()),
             withheld: unset(WITHHELD_EVENTS, labels.clone()),
@@ -251,6 +273,14 @@ impl SubscriptionMetrics {
         if outcome == BatchOutcome::Committed {
             self.batch_events.record(events as f64);
             self.batch_duration.record(took);
+            let mut times = BATCH_TIMES.lock().unwrap_or_else(PoisonError::into_inner);
+            if !times.contains_key(&self.version) {
+                times.insert(self.version.clone(), BatchTimes::default());
+            }
+            if let Some(times) = times.get_mut(&self.version) {
+                times.batches += 1;
+                times.seconds += took.as_secs_f64();
+            }
         }
     }
 

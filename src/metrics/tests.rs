@@ -3,8 +3,8 @@ mod reference;
 use std::time::Duration;
 
 use super::{
-    BatchOutcome, ConnectionRole, ErrorKind, Exporter, LeaseTransition, METRICS, PHASES, StoreMetrics,
-    SubscriptionMetrics, connections,
+    BatchOutcome, BatchTimes, ConnectionRole, ErrorKind, Exporter, LeaseTransition, METRICS, PHASES,
+    StoreMetrics, SubscriptionMetrics, connections,
 };
 
 /// Records every metric once, of one subscription that is building.
@@ -125,4 +125,16 @@ fn times_fall_into_buckets() {
     assert!(
         text.contains("foldd_delivery_seconds_count{projection=\"fines\",version=\"1\",partition=\"0\"} 250")
     );
+}
+
+#[test]
+fn batches_are_added_up_by_version_over_partitions_and_builds() {
+    on_a_runtime(|| {
+        for (id, partition) in [("added@3", 0), ("added@3", 1), ("added@3.2", 0)] {
+            let metrics = SubscriptionMetrics::new(id, partition);
+            metrics.batch(BatchOutcome::Committed, 5, Duration::from_millis(500));
+            metrics.batch(BatchOutcome::Failed, 0, Duration::from_secs(9));
+        }
+    });
+    assert_eq!(super::batch_times().get("added@3"), Some(&BatchTimes { batches: 3, seconds: 1.5 }));
 }

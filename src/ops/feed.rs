@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::Faces;
 use super::history::{EVERY, History};
+use crate::metrics::batch_times;
 
 /// How long after its last reading a status is out of date, and watchers are told so.
 const STALE: Duration = Duration::from_secs(4);
@@ -66,8 +67,8 @@ impl Feed {
                     let Some((_, status)) = seen.borrow_and_update().clone() else { continue };
                     if Instant::now() >= sample_at {
                         sample_at = Instant::now() + EVERY;
-                        let metrics = faces.metrics.render();
-                        self.history.lock().unwrap_or_else(PoisonError::into_inner).record(&status, &metrics);
+                        let batches = batch_times();
+                        self.history.lock().unwrap_or_else(PoisonError::into_inner).record(&status, batches);
                     }
                     if is_watched {
                         let readiness = faces.readiness.borrow().clone();

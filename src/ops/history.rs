@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::ledger::status::{ProjectionStatus, Status};
+use crate::metrics::BatchTimes;
 
 /// Between two samples.
 pub(super) const EVERY: Duration = Duration::from_secs(15);
@@ -16,16 +17,14 @@ pub(super) const EVERY: Duration = Duration::from_secs(15);
 const SAMPLES: usize = 240;
 /// The most that all samples take, in bytes; with a thousand projections that is half an hour.
 const MAX_BYTES: usize = 4 << 20;
-/// Sums of this metric are batch times, in seconds.
-const BATCH_TIMES: &str = "foldd_batch_duration_seconds";
 
 /// The ring.
 #[derive(Debug, Default)]
 pub(super) struct History {
     samples: VecDeque<Sample>,
     bytes: usize,
-    /// How many batches each projection had, and how long they took together, when they were last looked at.
-    batches: BTreeMap<String, (f64, f64)>,
+    /// The batches of each version when they were last looked at.
+    batches: BTreeMap<String, BatchTimes>,
 }
 
 #[derive(Debug)]
@@ -46,9 +45,8 @@ struct Point {
 }
 
 impl History {
-    /// Adds a sample. `metrics` is what this process exports.
-    pub(super) fn record(&mut self, status: &Status, metrics: &str) {
-        let batches = batch_times(metrics);
+    /// Adds a sample. `batches` are those of this process, by version.
+    pub(super) fn record(&mut self, status: &Status, batches: BTreeMap<String, BatchTimes>) {
         let before = self.samples.back().map(|sample| &sample.points);
         let head = status.store.head_position;
         let points = status
@@ -56,7 +54,7 @@ impl History {
             .iter()
             .map(|projection| {
                 let id = id(projection, &status.projections);
-                // Metrics know versions, and not how often one was built.
+                // Batches are counted by version, however often one was built.
                 let of = format!("{}@{}", projection.name, projection.version);
                 let last = before.and_then(|points| points.get(&id)).map_or(0, |point| point.position);
                 let point = Point {
@@ -141,42 +139,17 @@ fn position(projection: &ProjectionStatus, head: i64, before: i64) -> i64 {
 }
 
 /// The mean of what came between two readings; `None` when nothing did, or the process began anew.
-fn mean_since(before: Option<&(f64, f64)>, now: Option<&(f64, f64)>) -> Option<f64> {
-    let (count, sum) = *now?;
-    let (count_before, sum_before) = before.copied().unwrap_or_default();
-    (count > count_before).then(|| (sum - sum_before) / (count - count_before))
-}
-
-/// Count and sum of batch times by projection, all partitions together.
-fn batch_times(metrics: &str) -> BTreeMap<String, (f64, f64)> {
-    let mut times: BTreeMap<String, (f64, f64)> = BTreeMap::new();
-    for line in metrics.lines() {
-        let Some((series, value)) = line.strip_prefix(BATCH_TIMES).and_then(|rest| rest.rsplit_once(' '))
-        else {
-            continue;
-        };
-        let label = |name: &str| {
-            let (_, rest) = series.split_once(&format!("{name}=\""))?;
-            Some(rest.split('"').next().unwrap_or_default())
-        };
-        let (Some(projection), Some(version), Ok(value)) =
-            (label("projection"), label("version"), value.parse::<f64>())
-        else {
-            continue;
-        };
-        let (count, sum) = times.entry(format!("{projection}@{version}")).or_default();
-        if series.starts_with("_count{") {
-            *count += value;
-        } else if series.starts_with("_sum{") {
-            *sum += value;
-        }
-    }
-    times
+fn mean_since(before: Option<&BatchTimes>, now: Option<&BatchTimes>) -> Option<f64> {
+    let (now, before) = (*now?, before.copied().unwrap_or_default());
+    let batches = now.batches.checked_sub(before.batches).filter(|batches| *batches > 0)?;
+    Some((now.seconds - before.seconds) / batches as f64)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{History, MAX_BYTES, SAMPLES, batch_times, mean_since};
+    use std::collections::BTreeMap;
+
+    use super::{BatchTimes, History, MAX_BYTES, SAMPLES, mean_since};
     use crate::ledger::status::Status;
 
     fn status(projections: usize, head: i64) -> Status {
@@ -190,7 +163,7 @@ mod tests {
     fn it_keeps_an_hour_and_no_more() {
         let mut history = History::default();
         for head in 0..300 {
-            history.record(&status(2, head), "");
+            history.record(&status(2, head), BTreeMap::new());
         }
         let json = history.render(Some("projection_1"));
         assert_eq!(json["head"].as_array().map(Vec::len), Some(SAMPLES));
@@ -203,7 +176,7 @@ mod tests {
     fn its_bytes_are_bounded_whatever_there_is() {
         let mut history = History::default();
         for head in 0..100 {
-            history.record(&status(2_000, head), "");
+            history.record(&status(2_000, head), BTreeMap::new());
             assert!(history.bytes <= MAX_BYTES, "{}", history.bytes);
         }
         assert!(history.samples.len() > 5 && history.samples.len() < 100, "{}", history.samples.len());
@@ -211,13 +184,9 @@ mod tests {
 
     #[test]
     fn batch_times_are_the_means_of_what_came_between() {
-        let metrics = "foldd_batch_duration_seconds_bucket{projection=\"fines\",version=\"2\",partition=\"0\",le=\"1\"} 9\n\
-                       foldd_batch_duration_seconds_sum{projection=\"fines\",version=\"2\",partition=\"0\"} 1.5\n\
-                       foldd_batch_duration_seconds_count{projection=\"fines\",version=\"2\",partition=\"0\"} 3\n\
-                       foldd_batch_duration_seconds_count{projection=\"fines\",version=\"2\",partition=\"1\"} 2\n";
-        let times = batch_times(metrics);
-        assert_eq!(times.get("fines@2"), Some(&(5.0, 1.5)));
-        assert_eq!(mean_since(Some(&(1.0, 0.5)), times.get("fines@2")), Some(0.25));
-        assert_eq!(mean_since(times.get("fines@2"), times.get("fines@2")), None);
+        let times = |batches, seconds| Some(BatchTimes { batches, seconds });
+        assert_eq!(mean_since(times(1, 0.5).as_ref(), times(5, 1.5).as_ref()), Some(0.25));
+        assert_eq!(mean_since(None, times(4, 1.0).as_ref()), Some(0.25));
+        assert_eq!(mean_since(times(5, 1.5).as_ref(), times(5, 1.5).as_ref()), None);
     }
 }
