@@ -25,7 +25,7 @@ begin
         execute format('grant usage on schema %I to %I', home, name);
     end loop;
 
-    -- It makes the schemas foldd, foldd_bulk, foldd_bulk_one, foldd_unordered and foldd_parking, and the log in the schema that comes first.
+    -- It makes the schemas foldd, foldd_bulk, foldd_unordered and foldd_parking, and the log in the schema that comes first.
     execute format('grant create on database %I to foldd_owner', current_database());
     execute format('grant create on schema %I to foldd_owner', home);
     -- It makes a schema for each projection.
@@ -45,12 +45,12 @@ begin
 
     for one in select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
                where c.relkind in ('r', 'v')
-                 and (n.nspname in ('foldd', 'foldd_bulk', 'foldd_bulk_one', 'foldd_unordered', 'foldd_parking') or n.nspname = home and c.relname like 'es\_%') loop
+                 and (n.nspname in ('foldd', 'foldd_bulk', 'foldd_unordered', 'foldd_parking') or n.nspname = home and c.relname like 'es\_%') loop
         execute format('grant select on %s to foldd_daemon, foldd_monitor', one);
     end loop;
     grant insert, update, delete on es_subscriptions, es_replicas, es_projections, es_phases, es_dead_letters,
         es_quarantined_streams, es_operator_log, es_meta, es_incarnation to foldd_daemon;
-    grant usage on schema foldd, foldd_bulk, foldd_bulk_one, foldd_unordered, foldd_parking to foldd_daemon, foldd_monitor;
+    grant usage on schema foldd, foldd_bulk, foldd_unordered, foldd_parking to foldd_daemon, foldd_monitor;
     grant create on schema foldd, foldd_parking to foldd_daemon;
     grant execute on function es_raise_stamp_floor(xid8) to foldd_daemon;
 end

@@ -14,7 +14,8 @@ mod labels;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Label, SharedString, Unit};
@@ -186,26 +187,38 @@ impl StoreMetrics {
     }
 }
 
-/// How many batches applied events, and how many seconds they took together.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+/// How many batches applied events, and how long they took together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct BatchTimes {
     pub(crate) batches: u64,
-    pub(crate) seconds: f64,
+    pub(crate) took: Duration,
+}
+
+/// The same while it is added up.
+#[derive(Debug, Default)]
+struct BatchTally {
+    batches: AtomicU64,
+    nanoseconds: AtomicU64,
 }
 
 /// By version, `fines@2`, all partitions together: what the exported histograms have as well, without rendering every series
 /// of a thousand projections to read it.
-static BATCH_TIMES: Mutex<BTreeMap<String, BatchTimes>> = Mutex::new(BTreeMap::new());
+static BATCH_TALLIES: Mutex<BTreeMap<String, Arc<BatchTally>>> = Mutex::new(BTreeMap::new());
 
 /// The batches of this process, since it began.
 pub(crate) fn batch_times() -> BTreeMap<String, BatchTimes> {
-    BATCH_TIMES.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    let tallies = BATCH_TALLIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let times = |tally: &BatchTally| BatchTimes {
+        batches: tally.batches.load(Ordering::Relaxed),
+        took: Duration::from_nanos(tally.nanoseconds.load(Ordering::Relaxed)),
+    };
+    tallies.iter().map(|(version, tally)| (version.clone(), times(tally))).collect()
 }
 
 /// The metrics of one subscription, registered once, so that recording is an atomic operation and no look-up.
 pub(crate) struct SubscriptionMetrics {
-    /// `fines@2`, however often that was built.
-    version: String,
+    /// Of the version, however often it was built.
+    tally: Arc<BatchTally>,
     lag_events: Gauge,
     lag_seconds: Gauge,
     withheld: Gauge,
@@ -241,8 +254,11 @@ impl SubscriptionMetrics {
             labels.iter().cloned().chain([Label::from_static_parts(label, word)]).collect::<Vec<_>>()
         };
         let number = version.split('.').next().unwrap_or_default();
+        let mut tallies = BATCH_TALLIES.lock().unwrap_or_else(PoisonError::into_inner);
+        let tally = Arc::clone(tallies.entry(format!("{projection}@{number}")).or_default());
+        drop(tallies);
         Self {
-            version: format!("{projection}@{number}"),
+            tally,
             lag_events: unset(LAG_EVENTS, labels.clone()),
             lag_seconds: unset(LAG_SECONDS, labels.clone()),
             withheld: unset(WITHHELD_EVENTS, labels.clone()),
@@ -273,14 +289,9 @@ impl SubscriptionMetrics {
         if outcome == BatchOutcome::Committed {
             self.batch_events.record(events as f64);
             self.batch_duration.record(took);
-            let mut times = BATCH_TIMES.lock().unwrap_or_else(PoisonError::into_inner);
-            if !times.contains_key(&self.version) {
-                times.insert(self.version.clone(), BatchTimes::default());
-            }
-            if let Some(times) = times.get_mut(&self.version) {
-                times.batches += 1;
-                times.seconds += took.as_secs_f64();
-            }
+            let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            self.tally.batches.fetch_add(1, Ordering::Relaxed);
+            self.tally.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
         }
     }
 

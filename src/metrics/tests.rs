@@ -136,5 +136,8 @@ fn batches_are_added_up_by_version_over_partitions_and_builds() {
             metrics.batch(BatchOutcome::Failed, 0, Duration::from_secs(9));
         }
     });
-    assert_eq!(super::batch_times().get("added@3"), Some(&BatchTimes { batches: 3, seconds: 1.5 }));
+    assert_eq!(
+        super::batch_times().get("added@3"),
+        Some(&BatchTimes { batches: 3, took: Duration::from_millis(1_500) })
+    );
 }

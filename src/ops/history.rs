@@ -142,14 +142,14 @@ fn position(projection: &ProjectionStatus, head: i64, before: i64) -> i64 {
 fn mean_since(before: Option<&BatchTimes>, now: Option<&BatchTimes>) -> Option<f64> {
     let (now, before) = (*now?, before.copied().unwrap_or_default());
     let batches = now.batches.checked_sub(before.batches).filter(|batches| *batches > 0)?;
-    Some((now.seconds - before.seconds) / batches as f64)
+    Some(now.took.saturating_sub(before.took).as_secs_f64() / batches as f64)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{BatchTimes, History, MAX_BYTES, SAMPLES, mean_since};
+    use super::{BatchTimes, Duration, History, MAX_BYTES, SAMPLES, mean_since};
     use crate::ledger::status::Status;
 
     fn status(projections: usize, head: i64) -> Status {
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn batch_times_are_the_means_of_what_came_between() {
-        let times = |batches, seconds| Some(BatchTimes { batches, seconds });
+        let times = |batches, seconds| Some(BatchTimes { batches, took: Duration::from_secs_f64(seconds) });
         assert_eq!(mean_since(times(1, 0.5).as_ref(), times(5, 1.5).as_ref()), Some(0.25));
         assert_eq!(mean_since(None, times(4, 1.0).as_ref()), Some(0.25));
         assert_eq!(mean_since(times(5, 1.5).as_ref(), times(5, 1.5).as_ref()), None);

@@ -179,6 +179,11 @@ pub(crate) fn tokens(sql: &str) -> Result<Vec<Token<'_>>, LexError> {
     Scanner::new(sql).collect()
 }
 
+/// The tokens that the server would see.
+pub(crate) fn significant<'a>(tokens: &[Token<'a>]) -> Vec<Token<'a>> {
+    tokens.iter().filter(|token| token.is_significant()).copied().collect()
+}
+
 /// The statements of a text, in order. Semicolons in parentheses and in `begin atomic … end`
 /// bodies do not part statements; empty statements are dropped.
 ///

@@ -9,7 +9,6 @@
 mod order;
 mod source;
 
-use order::is_indifferent;
 use source::Source;
 
 use super::definition::{Body, Definition};
@@ -106,7 +105,7 @@ pub(crate) fn call(projection_id: &str, variant: Variant) -> String {
 
 /// Compiles one variant of a definition with SQL handlers; `None` for one whose handler is Rust.
 pub(crate) fn compile(definition: &Definition, target: &Target<'_>, variant: Variant) -> Option<Compiled> {
-    let mut source = Source::new(target, &definition.categories, variant);
+    let mut source = Source::new(target, definition, variant);
     source.head();
     source.guard();
     let settings = match &definition.body {
@@ -117,8 +116,7 @@ pub(crate) fn compile(definition: &Definition, target: &Target<'_>, variant: Var
             "set enable_seqscan = off set jit = off"
         }
         Body::PerBatch(entries) => {
-            // Functions of other schemas could bear the names of known ones.
-            source.per_batch(entries, target.extension_schemas.is_empty() && is_indifferent(definition));
+            source.per_batch(entries);
             // Tables and pages change their size by orders of magnitude: plan each batch anew. No batch lasts long enough
             // to be worth compiling each time.
             "set plan_cache_mode = force_custom_plan set jit = off"

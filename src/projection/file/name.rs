@@ -7,15 +7,8 @@ use crate::projection::settings::shortened;
 pub(crate) const MAX_NAME_BYTES: usize = 40;
 
 /// Schemas that are PostgreSQL's or foldd's own.
-const TAKEN: [&str; 7] = [
-    "public",
-    "foldd",
-    "foldd_bulk",
-    "foldd_bulk_one",
-    "foldd_unordered",
-    "foldd_parking",
-    "information_schema",
-];
+const TAKEN: [&str; 6] =
+    ["public", "foldd", "foldd_bulk", "foldd_unordered", "foldd_parking", "information_schema"];
 
 /// A name that no projection can have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

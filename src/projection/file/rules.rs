@@ -3,7 +3,7 @@
 //! database, which knows better.
 
 use super::fault::Fault;
-use crate::projection::lexer::{Token, TokenKind};
+use crate::projection::lexer::{Token, TokenKind, significant};
 use crate::projection::settings::shortened;
 
 /// The statements of a handler.
@@ -183,10 +183,6 @@ fn main_verb<'t, 'a>(tokens: &'t [Token<'a>]) -> Option<&'t Token<'a>> {
         previous = token;
     }
     None
-}
-
-fn significant<'a>(piece: &[Token<'a>]) -> Vec<Token<'a>> {
-    piece.iter().filter(|token| token.is_significant()).copied().collect()
 }
 
 /// How a message names a statement or a word.

@@ -1,12 +1,12 @@
 //! Which statements cannot tell in what order they meet the events of a page.
 //!
 //! A sum is the same in any order, and so is every row of `insert … select … from batch … group by …` that is made of sums,
-//! counts, least and greatest values of types whose equal values look the same. Such statements may have a large page as
-//! it lies in the table, which is read faster than an index in the order of the log. What is not known to be
+//! counts, least and greatest values of types whose equal values look the same. Such statements may have the page of all
+//! that is left as it lies in the table, which is read faster than an index in the order of the log. What is not known to be
 //! indifferent is taken to depend on the order: any word, function, type or operator that is not listed here.
 
 use crate::projection::definition::{Body, Definition};
-use crate::projection::lexer::{Token, TokenKind, split_statements, tokens};
+use crate::projection::lexer::{Token, TokenKind, significant, split_tokens, tokens};
 
 /// The columns of `batch`, apart from the two that are JSON.
 const COLUMNS: &str =
@@ -20,11 +20,12 @@ const SUMS: &str = "sum avg count";
 /// Aggregates that are one of their values, and so do where equal values look the same.
 const CHOICES: &str = "min max bool_and bool_or every";
 const FUNCTIONS: &str =
-    "coalesce nullif greatest least abs lower upper length left right btrim split_part date_trunc md5";
+    "coalesce nullif greatest least lower upper length left right btrim split_part date_trunc md5";
 /// Types whose equal values look the same.
 const EXACT: &str =
     "bigint int8 int integer int4 smallint int2 text boolean bool date timestamp timestamptz uuid";
-const TIMES: &str = "created_at date timestamp timestamptz";
+/// Words in which a moment may end.
+const MOMENTS: &str = "created_at date timestamp timestamptz end";
 /// Types whose equal values may look different: harmless inside a sum.
 const SCALED: &str = "numeric decimal interval";
 const OPERATORS: &str = "+ * / % || = <> != < > <= >= ->> #>> ~ !~";
@@ -39,22 +40,17 @@ pub(super) fn is_indifferent(definition: &Definition) -> bool {
 }
 
 fn redefines(tables: &str) -> bool {
-    let Ok(statements) = split_statements(tables) else { return true };
-    statements.iter().any(|statement| {
-        let words = significant(statement.text);
-        words.iter().take(4).any(|word| word.kind == TokenKind::Word && is_listed(REDEFINING, word.text))
-    })
-}
-
-/// Comments and blanks aside. A text that cannot be cut was refused long before.
-fn significant(sql: &str) -> Vec<Token<'_>> {
-    tokens(sql).unwrap_or_default().into_iter().filter(Token::is_significant).collect()
+    let Ok(tokens) = tokens(tables) else { return true };
+    let Ok(statements) = split_tokens(&tokens) else { return true };
+    let redefines = |word: &Token<'_>| word.kind == TokenKind::Word && is_listed(REDEFINING, word.text);
+    statements.into_iter().any(|statement| significant(statement).iter().take(4).any(redefines))
 }
 
 /// `insert into … select … from batch [where …] [group by …]`, added up, and all of it of listed words. What follows
 /// `on conflict` has the rows that came of it, and no events unless it asks for them.
 fn is_indifferent_statement(sql: &str) -> bool {
-    let tokens = significant(sql);
+    let Ok(tokens) = tokens(sql) else { return false };
+    let tokens = significant(&tokens);
     let [first, second, ..] = tokens.as_slice() else { return false };
     let Some(select) = tokens.iter().position(|token| token.is_word("select")) else { return false };
     if !first.is_word("insert") || !second.is_word("into") || tokens[select - 1].is_symbol("(") {
@@ -118,7 +114,7 @@ impl<'a> Query<'_, 'a> {
             return self.open.is_empty() && matches!(token.kind, TokenKind::Word | TokenKind::QuotedName);
         }
         match token.kind {
-            TokenKind::Text => token.text.starts_with(['\'', 'e', 'E']),
+            TokenKind::Text => token.text.starts_with(['\'', 'e', 'E']) && !self.may_become_a_float(at),
             TokenKind::Number => {
                 token.text.len() < 10 && token.text.bytes().all(|b| b.is_ascii_digit()) || self.is_in_a_sum()
             }
@@ -143,11 +139,19 @@ impl<'a> Query<'_, 'a> {
         }
     }
 
+    /// A bare text behind a sign, also in parentheses, is taken for a floating point number.
+    fn may_become_a_float(&self, at: usize) -> bool {
+        let is_bare = self.open.last().is_some_and(|owner| owner.is_empty());
+        at > 0
+            && (self.is_operator(at - 1, &["+", "-", "*", "/", "%"])
+                || is_bare && self.is_symbol(at - 1, "("))
+    }
+
     /// One time less another is a span of time.
     fn may_end_a_time(&self, at: usize) -> bool {
         let token = self.tokens[at];
         token.kind == TokenKind::Text
-            || token.kind == TokenKind::Word && is_listed(TIMES, token.text)
+            || token.kind == TokenKind::Word && is_listed(MOMENTS, token.text)
             || token.is_symbol(")") && !is_listed(SUMS, self.closed)
     }
 
@@ -262,6 +266,10 @@ mod tests {
             "insert into t select (created_at - (data->>'at')::timestamptz) * 2, count(*) from batch group by 1",
             "insert into t select ((data->>'at')::timestamp - (data->>'b')::timestamp) * 2, count(*) from batch group by 1",
             "insert into t select ('2030-01-01' - created_at) * 2, count(*) from batch group by 1",
+            "insert into t select (case when true then created_at end - created_at) * 2, count(*) from batch group by 1",
+            "insert into t select sum(-'1.5' * stream_version) from batch",
+            "insert into t select sum(-('1.5') * stream_version) from batch",
+            "insert into t select sum(abs('1.5') * stream_version) from batch",
             "insert into t select max(date_trunc('day', created_at) - created_at) from batch",
             "insert into t select data, count(*) from batch group by 1",
             "insert into t select interval '1 day', count(*) from batch group by 1",

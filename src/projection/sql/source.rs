@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use super::order::is_indifferent;
 use super::{LineMap, Target, Variant, quote_ident, quote_literal};
-use crate::projection::definition::Categories;
+use crate::projection::definition::{Categories, Definition};
 use crate::projection::file::{Entry, OnEntry};
 
 /// A function's source, and the lines that the user's statements have in it.
@@ -15,12 +16,22 @@ pub(super) struct Source<'a> {
     variant: Variant,
     /// The schema of the log, quoted.
     store: String,
+    /// Whether the statements make the same of a page in any order.
+    is_indifferent: bool,
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn new(target: &'a Target<'a>, categories: &'a Categories, variant: Variant) -> Self {
-        let store = quote_ident(target.store_schema);
-        Self { text: String::new(), lines: LineMap::default(), target, categories, variant, store }
+    pub(super) fn new(target: &'a Target<'a>, definition: &'a Definition, variant: Variant) -> Self {
+        Self {
+            text: String::new(),
+            lines: LineMap::default(),
+            target,
+            categories: &definition.categories,
+            variant,
+            store: quote_ident(target.store_schema),
+            // Functions of other schemas could bear the names of known ones.
+            is_indifferent: target.extension_schemas.is_empty() && is_indifferent(definition),
+        }
     }
 
     fn push(&mut self, text: &str) {
@@ -40,10 +51,7 @@ impl<'a> Source<'a> {
     /// Fence first; then, in a later statement, where the tables are.
     pub(super) fn head(&mut self) {
         let enter = match self.variant {
-            Variant::Plain => {
-                let bulk = if self.only_category().is_some() { "foldd_bulk_one" } else { "foldd_bulk" };
-                self.enter(&format!("case when _foldd_bulk then '{bulk}' end"))
-            }
+            Variant::Plain => self.enter("case when _foldd_bulk then 'foldd_bulk' end"),
             Variant::Parking => self.enter("'foldd_parking'"),
             Variant::Scratch => self.enter_scratch(),
         };
@@ -194,10 +202,9 @@ begin
         self.end_of_page();
     }
 
-    /// `is_indifferent`: whether the statements make the same of a page in any order.
-    pub(super) fn per_batch(&mut self, entries: &[Entry], is_indifferent: bool) {
+    pub(super) fn per_batch(&mut self, entries: &[Entry]) {
         match self.variant {
-            Variant::Plain => self.extent(is_indifferent),
+            Variant::Plain => self.extent(),
             Variant::Parking => {
                 self.push("    begin");
                 self.set_aside(true);
@@ -227,7 +234,7 @@ begin
     }
 
     /// How far a whole page goes, and its bounds for the relation `batch`.
-    fn extent(&mut self, is_indifferent: bool) {
+    fn extent(&mut self) {
         let categories = array_literal(self.categories);
         let given = match self.categories {
             Categories::All => "''".to_owned(),
@@ -239,6 +246,7 @@ begin
         perform foldd.es_make_room(_foldd_max_bytes);
     end if;
     perform set_config('foldd.categories', {given}, true),
+            set_config('foldd.category', {category}, true),
             set_config('foldd.after_transaction_id', _foldd_from_xid::text, true),
             set_config('foldd.after_position', _foldd_from_position::text, true),
             set_config('foldd.horizon', _foldd_horizon::text, true),
@@ -256,38 +264,40 @@ begin
         _foldd_begun := true;
 ",
             store = self.store,
-            rest =
-                self.only_category().map_or_else(String::new, |category| self.rest(category, is_indifferent)),
+            category = quote_literal(self.only_category().unwrap_or_default()),
+            rest = self.only_category().map_or_else(String::new, |category| self.rest(category)),
             all = i64::MAX,
         );
     }
 
-    /// A page of all that is left of one category, where it may be that. Most of the log is read as it lies, where the
-    /// statements leave the choice.
-    fn rest(&self, category: &str, is_indifferent: bool) -> String {
-        let as_it_lies = format!(
-            "            perform set_config('foldd.last_transaction_id', _foldd_xid::text, true),
-                    set_config('foldd.last_position', _foldd_position::text, true),
-                    set_config('search_path', replace(current_setting('search_path'),
-                                                      ', foldd_bulk_one,', ', foldd_unordered,'), true)
-            from pg_class where oid = {log}::regclass and reltuples between 1 and _foldd_rest * 2;
-",
-            log = quote_literal(&format!("{}.es_events", self.store)),
-        );
+    /// A page of all that is left of one category, where it may be that.
+    fn rest(&self, category: &str) -> String {
         format!(
-            "    perform set_config('foldd.category', {category}, true);
-    if _foldd_rest is not null then
+            "    if _foldd_rest is not null then
         select page.oldest, page.transaction_id, page.global_position into _foldd_oldest, _foldd_xid, _foldd_position
         from {store}.es_rest_after({category}, _foldd_from_xid, _foldd_from_position, _foldd_horizon,
                                    _foldd_rest, _foldd_max_bytes) page;
         if _foldd_xid is not null then
             _foldd_scanned := _foldd_rest;
-{as_it_lies}        end if;
+{unordered}        end if;
     end if;
 ",
             store = self.store,
             category = quote_literal(category),
-            as_it_lies = if is_indifferent { as_it_lies } else { String::new() },
+            unordered = if self.is_indifferent { self.unordered() } else { String::new() },
+        )
+    }
+
+    /// Where such a page is most of the log, its statements find it as it lies in the table.
+    fn unordered(&self) -> String {
+        format!(
+            "            perform set_config('foldd.last_transaction_id', _foldd_xid::text, true),
+                    set_config('foldd.last_position', _foldd_position::text, true),
+                    set_config('search_path', replace(current_setting('search_path'),
+                                                      ', foldd_bulk,', ', foldd_unordered,'), true)
+            from pg_class where oid = {log}::regclass and reltuples between 1 and _foldd_rest * 2;
+",
+            log = quote_literal(&format!("{}.es_events", self.store)),
         )
     }
 

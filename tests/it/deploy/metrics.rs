@@ -60,7 +60,6 @@ fn what_is_alerted_on_and_drawn_is_documented() {
             "foldd_daemon",
             "foldd_monitor",
             "foldd_bulk",
-            "foldd_bulk_one",
             "foldd_unordered",
             "foldd_parking",
         ];

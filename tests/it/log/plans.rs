@@ -70,7 +70,7 @@ fn calls(cursor: &str) -> Vec<Wanted> {
 /// What handlers see as their page: a large one, and one of a split projection. Both end where the page ends, and not
 /// where the log does.
 fn pages() -> [Wanted; 3] {
-    ["foldd_bulk_one.batch", "foldd_parking.es_page()", "foldd.es_own_of_page()"].map(|relation| Wanted {
+    ["foldd_bulk.batch", "foldd_parking.es_page()", "foldd.es_own_of_page()"].map(|relation| Wanted {
         call: relation.to_owned(),
         index: BY_CATEGORY,
         read: LIMIT,
