@@ -68,10 +68,15 @@ $$;
 comment on function es_stamp() is
     'The default of es_events.transaction_id: the stamp of an event that is inserted without es_append.';
 
+-- Every batch asks. In PL/pgSQL, whose plan is kept: with settings of its own a function in SQL would be parsed anew by each.
 create function es_has_foreign_writes() returns boolean
-language sql stable security definer
+language plpgsql stable security definer
 set search_path from current
-return pg_sequence_last_value('es_foreign_writes'::regclass) is not null;
+as $$
+begin
+    return pg_sequence_last_value('es_foreign_writes'::regclass) is not null;
+end
+$$;
 
 comment on function es_has_foreign_writes() is 'Whether anybody has inserted an event without es_append.';
 
